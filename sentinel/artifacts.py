@@ -1,0 +1,118 @@
+"""Reading and writing artifacts: JSON and JSONL with a schema, sorted keys, and no half-written file.
+
+    write_jsonl(folder / "tasks.jsonl", tasks)
+    tasks = read_jsonl(folder / "tasks.jsonl", Task)
+
+A file is written under a temporary name, flushed to disk and renamed, so a killed process or a full disk leaves
+either the old artifact or none. Artifacts hold no clock and no host name: equal runs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from sentinel.errors import ArtifactError
+from sentinel.records import Record
+
+R = TypeVar("R", bound=Record)
+REBUILD = "delete the artifact's folder and run again to rebuild it"
+"""What to do about a broken artifact; a file of the user's own is never to be deleted."""
+
+
+def canonical(value: Any, *, indent: int | None = None) -> str:
+    """JSON text with sorted keys; numbers and strings as Python writes them."""
+    separators = (",", ":") if indent is None else None
+    return json.dumps(value, sort_keys=True, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; on success it is synced and renamed over it, on any error removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`; on success it takes the place of `path`, on any error it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON document (a record, or plain data) atomically, indented, with sorted keys."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    write_text(path, canonical(plain, indent=1) + "\n")
+
+
+def write_jsonl(path: Path, records: Iterable[Record]) -> None:
+    """Write records, one per line, atomically."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(canonical(record.model_dump(mode="json")) + "\n")
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the record"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {first['msg']}{more}"
+
+
+def _parse(path: Path, text: bytes, model: type[R], line: int | None) -> R:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        problem = f"not a valid {model.__name__}: {_explain(error)}"
+        raise ArtifactError(path, problem, line=line, hint=REBUILD if "runs" in path.parts else "") from None
+
+
+def require(path: Path) -> Path:
+    """The path itself, or an `ArtifactError` that names what is missing."""
+    if not path.exists():
+        raise ArtifactError(
+            path, "missing artifact", hint="the stage that writes it has not run: try `sentinel run SPEC`"
+        )
+    return path
+
+
+def read_json(path: Path, model: type[R]) -> R:
+    """Read one record; errors name the path."""
+    return _parse(path, require(path).read_bytes(), model, None)
+
+
+def read_jsonl(path: Path, model: type[R]) -> list[R]:
+    """Read all records of a JSONL file; errors name path and line."""
+    with require(path).open("rb") as file:
+        return [_parse(path, text, model, number) for number, text in enumerate(file, 1)]

@@ -1,0 +1,196 @@
+"""tau2's official verdict, fast enough to ask a thousand times.
+
+    judge = Judge(world)
+    judge.reward(task, played)            # tau2's evaluate_simulation over one shared database
+    judge.reward_untouched(task, played)  # the same, nothing shared: for benchmark tasks
+
+Both call `tau2.evaluator.evaluator.evaluate_simulation` with EvaluationType.ALL on a trajectory of tau2 messages: it
+replays every call, compares every observation, replays the gold actions in a second environment, and compares the
+hashes of the two databases. Untouched, it parses and hashes the whole database twice (0.3 CPU s). What `reward` shares,
+and nothing more:
+
+- the parsed database: the predicted and the gold environment get one of two copies each, in which the records that an
+  earlier environment accessed were put back;
+- the JSON text of records that were not accessed: the hash is the SHA-256 of the same bytes that tau2 would hash.
+
+Importing this module costs 3 to 5 s, because tau2's evaluator imports litellm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from sentinel.env.overlay import KINDS, ToolResult, World, validated
+from sentinel.env.retail import Environment, RetailDB, RetailTools, quiet
+from sentinel.records import OriginKind, Task, ToolCall
+
+with quiet():
+    from tau2.data_model import message as tau2_message
+    from tau2.data_model.simulation import SimulationRun, TerminationReason
+    from tau2.data_model.tasks import Task as OfficialTask
+    from tau2.domains.retail.environment import get_tasks
+    from tau2.evaluator.evaluator import EvaluationType, evaluate_simulation
+    from tau2.registry import registry
+
+_numbers = itertools.count()
+
+
+class Played(NamedTuple):
+    """An episode to be judged: tool calls with their observations, then what the agent told the user."""
+
+    calls: Sequence[tuple[ToolCall, ToolResult]]
+    texts: Sequence[str]
+
+
+class Judge:
+    """tau2's evaluator for the tasks of one world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._base = _pair(world.db)
+        self._pair = self._base
+        self._domain = f"sentinel-{next(_numbers)}"
+        registry.register_domain(self._environment, self._domain)
+
+    def _environment(self, solo_mode: bool = False) -> Environment:
+        return Environment("retail", policy="", tools=SharedTools(next(self._pair)), solo_mode=solo_mode)
+
+    def reward(self, task: Task, played: Played) -> float:
+        """tau2's reward.
+
+        Raises:
+            ValueError: a replayed call answered otherwise than was observed.
+        """
+        self._pair = _pair(self._merged(task)) if task.records else self._base
+        return _reward(task, played, self._domain)
+
+    def _merged(self, task: Task) -> RetailDB:
+        own = validated(task.records)
+        return RetailDB.model_construct(**{kind: getattr(self._world.db, kind) | own.get(kind, {}) for kind in KINDS})
+
+    def reward_untouched(self, task: Task, played: Played) -> float:
+        """tau2's reward of a benchmark task in tau2's own environments."""
+        return _reward(task, played, "retail")
+
+
+class _Accessed(dict[str, Any]):
+    """A dict that remembers which of its records were handed out by id."""
+
+    def __init__(self, records: dict[str, Any]) -> None:
+        super().__init__(records)
+        self.ids: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.ids.add(key)
+        return super().__getitem__(key)
+
+
+class SharedDatabase:
+    """A whole database in which only accessed records are restored, and only their JSON is written anew."""
+
+    def __init__(self, original: RetailDB) -> None:
+        self._originals: dict[str, dict[str, BaseModel]] = {kind: dict(getattr(original, kind)) for kind in KINDS}
+        records = {kind: _Accessed(_copies(originals)) for kind, originals in self._originals.items()}
+        self.db = RetailDB.model_construct(**records)
+        self._texts = {
+            kind: {key: _json(key, record) for key, record in sorted(originals.items())}
+            for kind, originals in self._originals.items()
+        }
+
+    def restore(self) -> RetailDB:
+        """The database as it was at first."""
+        for kind, originals in self._originals.items():
+            accessed: _Accessed = getattr(self.db, kind)
+            accessed.update(_copies({key: originals[key] for key in accessed.ids}))
+            accessed.ids.clear()
+        return self.db
+
+    def hash(self) -> str:
+        """What tau2's `get_dict_hash(db.model_dump())` gives."""
+        return hashlib.sha256("".join(self._text()).encode()).hexdigest()
+
+    def _text(self) -> list[str]:
+        kinds = []
+        for kind in sorted(KINDS):
+            records: _Accessed = getattr(self.db, kind)
+            changed = {key: _json(key, dict.__getitem__(records, key)) for key in records.ids}
+            kinds.append(f'"{kind}": {{{", ".join((self._texts[kind] | changed).values())}}}')
+        return ["{", ", ".join(kinds), "}"]
+
+
+def _pair(original: RetailDB) -> Iterator[SharedDatabase]:
+    """Two databases in turn: tau2's evaluator hashes the predicted environment after it has run the gold one."""
+    return itertools.cycle([SharedDatabase(original), SharedDatabase(original)])
+
+
+def _copies(records: dict[str, BaseModel]) -> dict[str, BaseModel]:
+    return {key: record.model_copy(deep=True) for key, record in records.items()}
+
+
+def _json(key: str, record: BaseModel) -> str:
+    return f"{json.dumps(key)}: {json.dumps(record.model_dump(), sort_keys=True, default=str)}"
+
+
+class SharedTools(RetailTools):  # type: ignore[misc]
+    """tau2's tools over a restored shared database."""
+
+    def __init__(self, shared: SharedDatabase) -> None:
+        super().__init__(shared.restore())
+        self._shared = shared
+
+    def get_db_hash(self) -> str:
+        """The hash of the database."""
+        return self._shared.hash()
+
+
+@cache
+def _benchmark() -> dict[str, OfficialTask]:
+    return {task.id: task for task in get_tasks(None)}
+
+
+def _official(task: Task) -> OfficialTask:
+    """tau2's own task object for a benchmark task, and one of our making for any other."""
+    if task.origin.kind is OriginKind.benchmark:
+        return _benchmark()[task.id]
+    actions = [{"action_id": str(n), **call.model_dump()} for n, call in enumerate(task.gold)]
+    scenario = {"instructions": task.scenario.reason_for_call}
+    criteria = {"actions": actions, "communicate_info": list(task.communicate)}
+    return OfficialTask.model_validate({"id": task.id, "user_scenario": scenario, "evaluation_criteria": criteria})
+
+
+def _messages(task: Task, played: Played) -> list[Any]:
+    messages: list[Any] = [
+        tau2_message.AssistantMessage(role="assistant", content="Hi! How can I help you today?"),
+        tau2_message.UserMessage(role="user", content=task.scenario.reason_for_call),
+    ]
+    for number, (call, result) in enumerate(played.calls):
+        wire = tau2_message.ToolCall(id=str(number), name=call.name, arguments=call.arguments)
+        messages.append(tau2_message.AssistantMessage(role="assistant", tool_calls=[wire]))
+        messages.append(
+            tau2_message.ToolMessage(
+                id=str(number), role="tool", content=result.text, requestor="assistant", error=result.error
+            )
+        )
+    messages += [tau2_message.AssistantMessage(role="assistant", content=text) for text in played.texts]
+    return [*messages, tau2_message.UserMessage(role="user", content="###STOP###")]
+
+
+def _reward(task: Task, played: Played, domain: str) -> float:
+    run = SimulationRun(
+        id=task.id,
+        task_id=task.id,
+        start_time="",
+        end_time="",
+        duration=0.0,
+        termination_reason=TerminationReason.USER_STOP,
+        messages=_messages(task, played),
+    )
+    verdict = evaluate_simulation(run, _official(task), EvaluationType.ALL, solo_mode=False, domain=domain)
+    return float(verdict.reward)

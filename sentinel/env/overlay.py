@@ -1,0 +1,226 @@
+"""Private worlds for thousands of episodes: tau2's own tools over a copy-on-write view of one shared database.
+
+    world = World.tau2()
+    session = world.open(task.records)
+    result = session.call(ToolCall(name="get_order_details", arguments={"order_id": "#W2890441"}))
+    session.delta()        # {"orders": {"#W2890441": {...}}}, or {} after reads only
+
+tau2 builds, copies and hashes the whole database for every episode and twice more for its score (0.3 to 0.6 CPU s).
+Here the tools run on a database-shaped view: a task's own records lie over the shared base, a write copies the records
+it touches, and the records that differ from the start are the whole result. The tool code, its quirks and its error
+texts are tau2's. One exception: `calculate` refuses powers, because `9**9**9` would hang a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from contextlib import suppress
+from functools import cache, cached_property
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel
+
+from sentinel.artifacts import canonical
+from sentinel.env.retail import (
+    RETAIL_DATA_DIR,
+    TOOL_TYPE_ATTR,
+    Environment,
+    Order,
+    Product,
+    RetailDB,
+    RetailTools,
+    ToolType,
+    User,
+)
+from sentinel.records import Json, ToolCall, digest
+
+R = TypeVar("R", bound=BaseModel)
+Records = Mapping[str, Mapping[str, Json]]
+"""Records of a task as JSON: `{"users": {id: record}, "orders": {...}, "products": {...}}`, every kind optional."""
+Delta = dict[str, dict[str, Json]]
+"""Changed records as JSON, by kind and id; kinds without a change are absent."""
+
+KINDS: Mapping[str, type[BaseModel]] = MappingProxyType({"users": User, "orders": Order, "products": Product})
+
+_TYPES: dict[str, ToolType] = {
+    name: getattr(function, TOOL_TYPE_ATTR)
+    for name, function in vars(RetailTools).items()
+    if hasattr(function, TOOL_TYPE_ATTR)
+}
+TOOLS: tuple[str, ...] = tuple(_TYPES)
+"""All tools of the domain, in tau2's order."""
+WRITE_TOOLS: frozenset[str] = frozenset(name for name, kind in _TYPES.items() if kind is ToolType.WRITE)
+"""The tools that can change the world."""
+
+
+class ToolResult(NamedTuple):
+    """What a tool answered."""
+
+    text: str
+    """As tau2 renders it: JSON of a record, a plain string, or `Error: …`."""
+    error: bool
+    value: Any
+    """The Python value (a tau2 model or a string), good until the next call and not to be changed; `None` on error."""
+
+
+class Overlay(Mapping[str, R]):
+    """The records of one kind: the task's own over the base, and over both the private copies of what a write touched.
+
+    While `writing` is set, a record is copied on its first access; otherwise it is shared, since readers only read.
+    """
+
+    def __init__(self, base: Mapping[str, R], own: Mapping[str, R]) -> None:
+        self._base = base
+        self._own = own
+        self._copies: dict[str, R] = {}
+        self.writing = False
+
+    def __getitem__(self, key: str) -> R:
+        if key in self._copies:
+            return self._copies[key]
+        record = self._original(key)
+        if self.writing:
+            record = self._copies[key] = _copy(record)
+        return record
+
+    def items(self) -> ItemsView[str, R]:
+        """Keys and records as a dict has them, which is many times faster to read through."""
+        return super().items() if self.writing else self._merged().items()
+
+    def values(self) -> ValuesView[R]:
+        """Records in the order of keys."""
+        return super().values() if self.writing else self._merged().values()
+
+    def _merged(self) -> Mapping[str, R]:
+        return {**self._base, **self._own, **self._copies} if self._own or self._copies else self._base
+
+    def _original(self, key: str) -> R:
+        return self._own[key] if key in self._own else self._base[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._own or key in self._base
+
+    def __iter__(self) -> Iterator[str]:
+        """Keys in tau2's order: the base's, then those that only the task has."""
+        yield from self._base
+        yield from (key for key in self._own if key not in self._base)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def delta(self) -> dict[str, Json]:
+        """Records whose JSON differs from the start: the comparison that tau2 makes by hashing."""
+        changed = {}
+        for key, copy in self._copies.items():
+            before, after = self._original(key).model_dump(), copy.model_dump()
+            if before != after or canonical(before) != canonical(after):  # 1 equals 1.0, and has another text
+                changed[key] = after
+        return changed
+
+
+def _copy(record: R) -> R:
+    """A private copy, in a sixth of `model_copy(deep=True)`'s time; originals are validated, so nothing is coerced."""
+    return type(record).model_validate(record.model_dump())
+
+
+class Database:
+    """A database-shaped object: what `RetailTools` reads of a `RetailDB`."""
+
+    def __init__(self, base: RetailDB, own: Mapping[str, Mapping[str, Any]]) -> None:
+        self.users: Overlay[User] = Overlay(base.users, own.get("users", {}))
+        self.orders: Overlay[Order] = Overlay(base.orders, own.get("orders", {}))
+        self.products: Overlay[Product] = Overlay(base.products, own.get("products", {}))
+
+
+class Session:
+    """The private world of one episode; sessions of one `World` never see one another."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        """What the tools see; to be read, never written."""
+        self._environment = Environment("retail", policy="", tools=RetailTools(db))
+
+    def call(self, call: ToolCall) -> ToolResult:
+        """Execute a tool; whatever is wrong with the call comes back as an error in tau2's words."""
+        try:
+            value = self._execute(call)
+        except Exception as error:  # as tau2's Environment.get_response: a bad call is an observation
+            return ToolResult(f"Error: {error}", True, None)
+        return ToolResult(Environment.to_json_str(value), False, value)
+
+    def apply(self, call: ToolCall) -> None:
+        """Execute a tool for its effect alone: no answer is rendered, and a call that fails is passed over."""
+        with suppress(Exception):
+            self._execute(call)
+
+    def _execute(self, call: ToolCall) -> Any:
+        self._writing(call.name in WRITE_TOOLS)
+        try:
+            _refuse_powers(call)
+            return self._environment.make_tool_call(call.name, requestor="assistant", **call.arguments)
+        finally:
+            self._writing(False)
+
+    def _writing(self, state: bool) -> None:
+        self.db.users.writing = self.db.orders.writing = state
+
+    def delta(self) -> Delta:
+        """Records that differ from the start of the episode."""
+        changed = {"orders": self.db.orders.delta(), "users": self.db.users.delta()}
+        return {kind: records for kind, records in changed.items() if records}
+
+
+def _refuse_powers(call: ToolCall) -> None:
+    if call.name == "calculate" and "**" in str(call.arguments.get("expression")):
+        raise ValueError("Invalid characters in expression")
+
+
+class World:
+    """A shared, read-only database in which any number of sessions can be opened."""
+
+    def __init__(self, db: RetailDB) -> None:
+        self.db = db
+
+    @classmethod
+    def tau2(cls) -> World:
+        """tau2-bench's retail database (500 users, 1000 orders, 50 products), loaded once per process."""
+        return _tau2_world()
+
+    @classmethod
+    def from_data(cls, data: Records) -> World:
+        """A world of JSON records; all kinds may be empty where every task brings its own."""
+        return cls(RetailDB.model_validate({kind: data.get(kind, {}) for kind in KINDS} | dict(data)))
+
+    @cached_property
+    def hash(self) -> str:
+        """Content hash of the database."""
+        return digest(self.db.model_dump())
+
+    def open(self, records: Records | None = None) -> Session:
+        """A fresh private world with a task's own records laid over the base (whole records, not merged).
+
+        Raises:
+            ValueError: a record does not fit tau2's data model, or its kind is unknown.
+        """
+        return Session(Database(self.db, validated(records or {})))
+
+
+def validated(records: Records) -> dict[str, dict[str, Any]]:
+    """A task's records as tau2's models; raises `ValueError` for what does not fit."""
+    return {
+        kind: {key: _model(kind).model_validate(record) for key, record in entries.items()}
+        for kind, entries in records.items()
+    }
+
+
+def _model(name: str) -> type[BaseModel]:
+    if name not in KINDS:
+        raise ValueError(f"unknown kind of records '{name}'; expected one of {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+@cache
+def _tau2_world() -> World:
+    return World.from_data(json.loads((RETAIL_DATA_DIR / "db.json").read_text(encoding="utf-8")))

@@ -1,0 +1,204 @@
+"""Synthetic retail worlds for tau2's own tools: users, orders and products that no benchmark knows.
+
+    records = generate(settings, generator(seed, "world", n))     # {"users": …, "orders": …, "products": …}
+
+A world is small and made for one task, so nothing in it can be memorised; held-out tasks come from other seeds. With
+`ids: atomic` identifiers come from small pools (a tiny policy's tokenizer has one token for each), with `natural` they
+look like tau2's, except that every number begins with a 0, as none of tau2's does. Left out, on purpose: stock levels,
+shipping and anything that no tool of tau2 reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product as pairs
+from typing import Any
+
+import numpy as np
+
+from sentinel.env.vocabulary import vocabulary
+from sentinel.errors import StageError
+from sentinel.spec.models import SyntheticWorld
+
+Records = dict[str, dict[str, Any]]
+STATUSES = ("pending", "delivered", "processed", "cancelled")
+STATUS_SHARES = (0.42, 0.42, 0.08, 0.08)
+POOLS = {"order": 60, "item": 44, "product": 16, "user": 30, "payment": 8}
+"""Sizes of the atomic pools: small enough to learn to copy in a minute, large enough that guessing fails."""
+PAYMENT_KINDS = ("credit_card", "gift_card", "paypal")
+POOR, RICH = (1.0, 2.0), (500.0, 600.0)
+"""Gift card balances: the poor ones cover nothing in the shop, the rich ones everything."""
+
+
+def _atomic(kind: str, number: int) -> str:
+    number += 10
+    shapes = {"order": f"#W{number}", "item": f"10{number}", "product": f"p{number}", "user": f"user_{number}"}
+    return shapes.get(kind, f"{kind}_{number}")
+
+
+def _natural(kind: str, rng: np.random.Generator) -> str:
+    number = int(rng.integers(10**9))
+    shapes = {
+        "order": f"#W0{number % 10**6:06d}",
+        "item": f"0{number:09d}",
+        "product": f"0{number:09d}",
+        "user": f"user_{number % 10**4:04d}",
+    }
+    return shapes.get(kind, f"{kind}_0{number % 10**6:06d}")
+
+
+def _different(pool: int, count: int, what: str, rng: np.random.Generator) -> list[int]:
+    """`count` different numbers below `pool`."""
+    if count > pool:
+        raise StageError(f"environment.world: {count} {what} are wanted, and there are only {pool} different ones")
+    numbers: list[int] = rng.choice(pool, size=count, replace=False).tolist()
+    return numbers
+
+
+def _identifiers(kind: str, count: int, settings: SyntheticWorld, rng: np.random.Generator) -> list[str]:
+    """`count` different identifiers of one kind."""
+    if settings.ids == "atomic":
+        pool = POOLS.get(kind, POOLS["payment"])
+        return [_atomic(kind, number) for number in _different(pool, count, f"{kind} ids", rng)]
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[_natural(kind, rng)] = None
+    return list(found)
+
+
+def option_text(options: dict[str, str]) -> str:
+    """How people name a variant: its option values joined by a slash."""
+    return "/".join(options.values())
+
+
+def street_address(line: str, zip_code: str | None = None) -> dict[str, str]:
+    """A postal address; all are in one town, so the first line tells them apart."""
+    home: dict[str, str] = dict(vocabulary()["home"])
+    return {"address1": line, **home, **({"zip": zip_code} if zip_code else {})}
+
+
+def address_text(line: str) -> str:
+    """How people write an address."""
+    return ", ".join(part for part in street_address(line).values() if part)
+
+
+def street_lines() -> list[str]:
+    """All first lines of an address, as '12 Oak Street'."""
+    words = vocabulary()
+    return [
+        f"{10 + n} {street} {kind}" for n, (street, kind) in enumerate(pairs(words["streets"], words["street_kinds"]))
+    ]
+
+
+def _options() -> list[dict[str, str]]:
+    words = vocabulary()
+    return [{"color": color, "size": size} for color, size in pairs(words["colors"], words["sizes"])]
+
+
+def _products(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, Any]:
+    words = vocabulary()["products"]
+    names = [words[n] for n in _different(len(words), settings.products, "products", rng)]
+    product_ids = _identifiers("product", settings.products, settings, rng)
+    item_ids = iter(_identifiers("item", settings.products * settings.variants, settings, rng))
+    products = {}
+    for name, product_id in zip(names, product_ids, strict=True):
+        options = [_options()[i] for i in rng.choice(len(_options()), size=settings.variants, replace=False)]
+        stock = [True, True] + [bool(rng.random() < 0.7) for _ in options[2:]]
+        variants = {
+            (item := next(item_ids)): {
+                "item_id": item,
+                "options": option,
+                "available": available,
+                "price": float(rng.integers(10, 60)),
+            }
+            for option, available in zip(options, stock, strict=True)
+        }
+        products[product_id] = {"name": name, "product_id": product_id, "variants": variants}
+    return products
+
+
+def _payment(kind: str, identifier: str, rng: np.random.Generator) -> dict[str, Any]:
+    if kind == "credit_card":
+        return {"source": kind, "id": identifier, "brand": "visa", "last_four": f"{int(rng.integers(10**4)):04d}"}
+    if kind == "gift_card":
+        return {"source": kind, "id": identifier, "balance": float(rng.choice(POOR if rng.random() < 0.35 else RICH))}
+    return {"source": kind, "id": identifier}
+
+
+def _users(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, Any]:
+    words = vocabulary()
+    user_ids = _identifiers("user", settings.users, settings, rng)
+    numbers = _different(POOLS["user"], settings.users, "users", rng)
+    names = _different(len(words["first_names"]) * len(words["last_names"]), settings.users, "names", rng)
+    cards = {kind: iter(_identifiers(kind, settings.users, settings, rng)) for kind in PAYMENT_KINDS}
+    users = {}
+    for user_id, number, name in zip(user_ids, numbers, names, strict=True):
+        first, last = words["first_names"][name // 10], words["last_names"][name % 10]
+        kinds = [str(kind) for kind in rng.choice(PAYMENT_KINDS, size=int(rng.integers(2, 4)), replace=False)]
+        payments = {(card := next(cards[kind])): _payment(kind, card, rng) for kind in kinds}
+        users[user_id] = {
+            "user_id": user_id,
+            "name": {"first_name": first, "last_name": last},
+            "address": street_address(str(rng.choice(street_lines())), f"620{10 + number}"),
+            "email": f"{user_id}@shop.example" if settings.ids == "natural" else f"u{10 + number}@shop.example",
+            "payment_methods": payments,
+            "orders": [],
+        }
+    return users
+
+
+def _order(order_id: str, user: dict[str, Any], products: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    kinds = rng.choice(list(products), size=1 if rng.random() < 0.55 else 2, replace=False)
+    items = []
+    for product_id in kinds:
+        variant = products[product_id]["variants"][str(rng.choice(list(products[product_id]["variants"])))]
+        items.append(
+            {
+                "name": products[product_id]["name"],
+                "product_id": str(product_id),
+                **{k: variant[k] for k in ("item_id", "price", "options")},
+            }
+        )
+    affordable = [p for p, method in user["payment_methods"].items() if method.get("balance", RICH[0]) >= RICH[0]]
+    method = str(rng.choice(affordable or list(user["payment_methods"])))
+    payment = {
+        "transaction_type": "payment",
+        "amount": sum(item["price"] for item in items),
+        "payment_method_id": method,
+    }
+    return {
+        "order_id": order_id,
+        "user_id": user["user_id"],
+        "address": user["address"],
+        "items": items,
+        "status": str(rng.choice(STATUSES, p=STATUS_SHARES)),
+        "fulfillments": [],
+        "payment_history": [payment],
+    }
+
+
+def generate(settings: SyntheticWorld, rng: np.random.Generator) -> Records:
+    """A world of `settings.users` users; the first user has most of the orders."""
+    products, users = _products(settings, rng), _users(settings, rng)
+    orders = {}
+    owners = list(users)
+    for n, order_id in enumerate(_identifiers("order", settings.orders, settings, rng)):
+        owner = users[owners[0] if n < max(2, settings.orders - 1) else owners[n % len(owners)]]
+        orders[order_id] = _order(order_id, owner, products, rng)
+        owner["orders"].append(order_id)
+    return {"users": users, "orders": orders, "products": products}
+
+
+def atoms() -> Iterator[str]:
+    """Every identifier and word that a value of an atomic world can be: the alphabet of a tiny policy.
+
+    Words by which a value is looked up hold the space that follows them, so that the value comes right after its word.
+    """
+    words = vocabulary()
+    for kind in ("order", "item", "product", "user", *PAYMENT_KINDS):
+        yield from (_atomic(kind, number) for number in range(POOLS.get(kind, POOLS["payment"])))
+    for number in range(POOLS["user"]):
+        yield from (f"u{10 + number}@shop.example", f"620{10 + number}")
+    yield from (f"{key} " for key in (*words["products"], *map(option_text, _options())))
+    yield from (*words["first_names"], *words["last_names"], *street_lines())
+    yield from ("no longer needed", "ordered by mistake")

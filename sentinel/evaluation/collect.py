@@ -1,0 +1,137 @@
+"""What the iterations of an experiment left behind, read from the folders of its stages.
+
+    history = collect(context.inputs, spec.iterations)
+
+Iteration 0 is the starting policy: it has an evaluation and nothing else. In iteration i the policy of i-1 is diagnosed
+(rollout, control), tasks are made (propose), and the policy of i is trained and evaluated. Records are read strictly;
+the log `train/metrics.jsonl` tolerantly, since a report should not fail for a new curve.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from sentinel.artifacts import read_json, read_jsonl, require
+from sentinel.errors import ArtifactError
+from sentinel.evaluation.metrics import EvaluationMetrics
+from sentinel.records import Directive, Failure, Json, Lift, Party, Pattern, Tally, Trial
+
+LogLine = dict[str, Json]
+"""One step of training: `step`, `reward`, `informative_share`, `loss`, `kl`, `entropy`, `episodes`, …"""
+
+
+class Rollouts(NamedTuple):
+    """Episodes that the policy played outside evaluation: the budget at which arms are compared."""
+
+    diagnosis: int = 0
+    probing: int = 0
+    training: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One round of the loop, or the starting policy (number 0)."""
+
+    number: int
+    trials: list[Trial]
+    metrics: EvaluationMetrics
+    rollouts: Rollouts = field(default_factory=Rollouts)
+    patterns: list[Pattern] = field(default_factory=list)
+    """Found in this iteration's diagnosis, the greatest support first."""
+    ordered: dict[str, int] = field(default_factory=dict)
+    """Pattern id -> tasks that the directive asks for."""
+    lifts: dict[str, float] = field(default_factory=dict)
+    """Pattern id -> how much more often the policy fails on tasks made for it than on untargeted ones."""
+    mistakes: dict[str, int] = field(default_factory=dict)
+    """Kind of the decisive mistake, or the party at fault if it is not the agent -> failed diagnosis episodes."""
+    candidates: Tally = field(default_factory=lambda: Tally(requested=0, kept=0))
+    training: list[LogLine] = field(default_factory=list)
+
+
+def collect(inputs: Mapping[str, Path], iterations: int) -> list[Iteration]:
+    """Read iteration 0 to N; `inputs` maps labels (`evaluate_00`, `control_01`, …) to folders.
+
+    Raises:
+        ArtifactError: where an artifact is missing or not what it should be; names path and line.
+    """
+    return [Iteration(0, *_evaluation(inputs, 0)), *(_round(inputs, number) for number in range(1, iterations + 1))]
+
+
+def _folder(inputs: Mapping[str, Path], kind: str, number: int) -> Path:
+    label = f"{kind}_{number:02d}"
+    if label not in inputs:
+        raise ArtifactError(
+            label, "the report was given no folder of this name", hint=f"it has: {', '.join(sorted(inputs))}"
+        )
+    return require(inputs[label])
+
+
+def _evaluation(inputs: Mapping[str, Path], number: int) -> tuple[list[Trial], EvaluationMetrics]:
+    folder = _folder(inputs, "evaluate", number)
+    return read_jsonl(folder / "trials.jsonl", Trial), read_json(folder / "metrics.json", EvaluationMetrics)
+
+
+def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
+    trials, metrics = _evaluation(inputs, number)
+    control, propose, train = (_folder(inputs, kind, number) for kind in ("control", "propose", "train"))
+    patterns = read_jsonl(control / "patterns.jsonl", Pattern)
+    directive = read_json(control / "directive.json", Directive)
+    lift = read_json(propose / "lift.json", Lift)
+    training = _log(train / "metrics.jsonl")
+    return Iteration(
+        number,
+        trials,
+        metrics,
+        rollouts=Rollouts(
+            diagnosis=_lines(_folder(inputs, "rollout", number) / "trajectories.jsonl"),
+            probing=lift.episodes,
+            training=sum(int(line.get("episodes", 0)) for line in training),
+        ),
+        patterns=sorted(patterns, key=lambda pattern: (-pattern.support, pattern.id)),
+        ordered={quota.pattern: quota.tasks for quota in directive.quotas},
+        mistakes=_mistakes(read_jsonl(control / "failures.jsonl", Failure)),
+        lifts={pattern: found.lift for pattern, found in lift.patterns.items() if found.lift is not None},
+        candidates=read_json(propose / "yield.json", Tally),
+        training=training,
+    )
+
+
+def _mistakes(failures: list[Failure]) -> dict[str, int]:
+    """Failures by decisive label; those that are not the agent's fault by party."""
+    return dict(Counter(_mistake(failure) for failure in failures).most_common())
+
+
+def _mistake(failure: Failure) -> str:
+    if failure.attribution.party is not Party.agent:
+        return f"not the agent: {failure.attribution.party}"
+    return str(failure.labels[failure.decisive].kind) if failure.decisive < len(failure.labels) else "unexplained"
+
+
+def _lines(path: Path) -> int:
+    with require(path).open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def _object(path: Path, text: str, line: int) -> LogLine:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ArtifactError(path, f"not JSON: {error}", line=line) from None
+    if not isinstance(value, dict):
+        raise ArtifactError(path, f"expected a JSON object, found {type(value).__name__}", line=line)
+    return value
+
+
+def _log(path: Path) -> list[LogLine]:
+    with require(path).open(encoding="utf-8") as file:
+        return [_object(path, text, number) for number, text in enumerate(file, 1)]

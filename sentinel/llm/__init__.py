@@ -1,0 +1,1 @@
+"""Language models: tokens in, tokens and log-probabilities out."""

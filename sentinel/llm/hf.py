@@ -1,0 +1,173 @@
+"""In-process inference on a transformers Llama: many conversations in lock-step over one preallocated KV cache.
+
+    HfEngine(model, stop=tokenizer.eos_token_id).run(conversations, limits)
+
+At step t every live row feeds its token at position t: one that it was given to read, or the one it has just sampled.
+So no row ever waits for another's turn, positions are uniform, and attention needs no mask. Rows that are through
+leave the batch; those whose history was rewritten start over in the next pass. The engine reads the live weights:
+after an optimizer step the next run samples from the new policy. Sampling is by inverse CDF with one uniform number
+per position, which the conversation supplies. Left out: paged memory, refilling a running batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlamaForCausalLM
+
+from sentinel.errors import StageError
+from sentinel.llm.engine import Conversation, Finish, Limits, Rewritten, Sample
+
+COMPACT_BELOW = 0.75
+"""Share of live rows under which the batch is compacted: copying the cache costs about one step."""
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
+
+
+class _Decoder:
+    """The forward pass of one position for all rows, with its KV cache."""
+
+    def __init__(self, model: LlamaForCausalLM, rows: int, context: int) -> None:
+        config = model.config
+        if config.model_type != "llama":
+            raise StageError(
+                f"the in-process engine runs Llama models, found '{config.model_type}'; use the vllm engine"
+            )
+        self._embed, self._norm, self._head = model.model.embed_tokens, model.model.norm, model.lm_head
+        self._layers: list[Any] = list(model.model.layers)
+        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
+        shape = (rows, self._kv_heads, context, config.head_dim)
+        options = {"dtype": model.dtype, "device": model.device}
+        self._keys = [torch.empty(shape, **options) for _ in self._layers]
+        self._values = [torch.empty(shape, **options) for _ in self._layers]
+        positions = torch.arange(context, device=model.device)[None]
+        cos, sin = model.model.rotary_emb(self._keys[0], positions)
+        self._cos, self._sin = cos[0], sin[0]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all other rows from the cache."""
+        self._keys = [keys[rows] for keys in self._keys]
+        self._values = [values[rows] for values in self._values]
+
+    def step(self, ids: Tensor, position: int) -> Tensor:
+        """Hidden states [rows, hidden] after feeding `ids` [rows] at `position`."""
+        x: Tensor = self._embed(ids)
+        for n, layer in enumerate(self._layers):
+            x = x + self._attend(n, layer.self_attn, layer.input_layernorm(x), position)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        normed: Tensor = self._norm(x)
+        return normed
+
+    def _attend(self, n: int, attention: Any, x: Tensor, position: int) -> Tensor:
+        cos, sin = self._cos[position], self._sin[position]
+        query = _rotate(attention.q_proj(x).unflatten(-1, (self._heads, -1)), cos, sin)
+        keys, values = self._keys[n], self._values[n]
+        keys[:, :, position] = _rotate(attention.k_proj(x).unflatten(-1, (self._kv_heads, -1)), cos, sin)
+        values[:, :, position] = attention.v_proj(x).unflatten(-1, (self._kv_heads, -1))
+        seen = slice(0, position + 1)
+        mixed = F.scaled_dot_product_attention(
+            query.unsqueeze(2), keys[:, :, seen], values[:, :, seen], enable_gqa=self._heads != self._kv_heads
+        )
+        out: Tensor = attention.o_proj(mixed.flatten(1))
+        return out
+
+    def log_probabilities(self, hidden: Tensor, temperature: float) -> Tensor:
+        """[rows, vocabulary] in fp32, with the temperature applied."""
+        return F.log_softmax(self._head(hidden).float() / temperature, dim=-1)
+
+
+class _Row:
+    """One conversation's place in the batch."""
+
+    def __init__(self, conversation: Conversation, limits: Limits) -> None:
+        self.conversation, self.limits = conversation, limits
+        self._passes = 0
+        self.begin_pass(conversation.start())
+
+    def begin_pass(self, prompt: list[int]) -> None:
+        """Start with a whole prompt, at position 0, with noise of its own."""
+        context = self.limits.max_context
+        self.ids = list(prompt)
+        self.noise = self.conversation.noise((self._passes + 1) * context)[self._passes * context :]
+        self._passes += 1
+        self.begin = len(self.ids)
+        self.logprobs: list[float] = []
+        self.live = 0 < self.begin < context
+        self.rewritten: list[int] = []
+
+    def take(self, token: int, logprob: float, stop: int) -> None:
+        """Append a sampled token; at the end of a turn ask the conversation what comes next."""
+        self.ids.append(token)
+        self.logprobs.append(logprob)
+        if token == stop:
+            self._turn(Finish.stop)
+        elif len(self.logprobs) >= self.limits.max_new_tokens:
+            self._turn(Finish.turn_limit)
+        elif len(self.ids) >= self.limits.max_context:
+            self._turn(Finish.context_limit)
+
+    def _turn(self, finish: Finish) -> None:
+        new = self.conversation.advance(Sample(self.ids[self.begin :], self.logprobs, finish))
+        if new is None or isinstance(new, Rewritten):
+            self.live, self.rewritten = False, new or []
+            return
+        self.ids += new
+        self.begin, self.logprobs = len(self.ids), []
+        if self.begin >= self.limits.max_context:
+            raise ValueError(
+                f"a conversation grew to {self.begin} tokens, past its context of {self.limits.max_context}"
+            )
+
+
+class HfEngine:
+    """Samples from a live `LlamaForCausalLM`."""
+
+    def __init__(self, model: LlamaForCausalLM, stop: int) -> None:
+        self._model, self._stop = model, stop
+
+    @torch.inference_mode()
+    def run(self, conversations: Sequence[Conversation], limits: Limits) -> None:
+        """Drive every conversation to its end (`sentinel.llm.engine.Engine`)."""
+        rows = [_Row(conversation, limits) for conversation in conversations]
+        while rows:
+            self._pass(rows, limits)
+            rows = [row for row in rows if row.rewritten]
+            for row in rows:
+                row.begin_pass(row.rewritten)
+
+    def _pass(self, rows: list[_Row], limits: Limits) -> None:
+        """Decode until every row is through, or its history is rewritten."""
+        decoder = _Decoder(self._model, len(rows), limits.max_context)
+        for position in range(limits.max_context):
+            live = [n for n, row in enumerate(rows) if row.live]
+            if not live:
+                return
+            if len(live) < COMPACT_BELOW * len(rows):
+                decoder.keep(torch.tensor(live))
+                rows = [rows[n] for n in live]
+            ids = [row.ids[position] if row.live else self._stop for row in rows]
+            hidden = decoder.step(torch.tensor(ids, device=self._model.device), position)
+            self._sample(decoder, hidden, rows, position, limits.temperature)
+
+    def _sample(self, decoder: _Decoder, hidden: Tensor, rows: list[_Row], position: int, temperature: float) -> None:
+        """Sample the next token of each row that has nothing left to read."""
+        due = [n for n, row in enumerate(rows) if row.live and len(row.ids) == position + 1]
+        if not due:
+            return
+        logprobs = decoder.log_probabilities(hidden[torch.tensor(due)], temperature)
+        cumulative = logprobs.double().exp().cumsum(-1)
+        noise = torch.from_numpy(np.array([rows[n].noise[position] for n in due])).to(cumulative)[:, None]
+        tokens = torch.searchsorted(cumulative, noise * cumulative[:, -1:], right=True).clamp_(
+            max=cumulative.shape[1] - 1
+        )
+        chosen = logprobs.gather(1, tokens)
+        for n, token, logprob in zip(due, tokens[:, 0].tolist(), chosen[:, 0].tolist(), strict=True):
+            rows[n].take(token, logprob, self._stop)

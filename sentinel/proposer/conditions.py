@@ -1,0 +1,70 @@
+"""What the generator can be asked for: its conditions, each a combination of task knobs.
+
+    matching({"family": "cancel"})            # all conditions whose knobs agree
+    natural_mix()                             # the distribution of general, dev and held-out tasks
+
+A condition is data (`conditions.yaml`); `sentinel.proposer.trajectory` knows how to build a task for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from ruamel.yaml import YAML
+
+Knobs = Mapping[str, str | int | bool]
+
+
+class Condition(BaseModel):
+    """One kind of task."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    condition: str
+    """Its unique name, `family/twist`."""
+    family: str
+    """What the user wants."""
+    skill: str
+    """The decision skill it takes."""
+    requests: tuple[
+        Literal["cancel", "address", "user_address", "payment", "items", "return", "exchange", "transfer"], ...
+    ]
+    withheld: Literal["none", "identity", "order", "reason", "payment"] = "none"
+    """What the user tells only when asked."""
+    declined: bool = False
+    """Whether the user says no when asked to confirm."""
+    items: Literal[1, 2] = 1
+    """Items that a return, exchange or modification touches."""
+    method: Literal["original", "named"] = "original"
+    """Whether a refund goes to the original payment method or to one that the user names."""
+    obstacle: Literal["none", "status", "reason", "method", "balance"] = "none"
+    """Why policy forbids the request: the right answer is to refuse."""
+    weight: float = 1.0
+    """Share in the natural mix, relative to the others."""
+
+    def knobs(self) -> dict[str, str | int | bool]:
+        """The knobs that a task of this condition is recorded with."""
+        return self.model_dump(exclude={"requests", "weight"}) | {"requests": len(self.requests)}
+
+
+@cache
+def conditions() -> tuple[Condition, ...]:
+    """All conditions, in the order of the file."""
+    text = resources.files("sentinel.proposer").joinpath("conditions.yaml").read_text(encoding="utf-8")
+    return tuple(Condition.model_validate(entry) for entry in YAML(typ="safe").load(text))
+
+
+def matching(constraints: Knobs) -> list[Condition]:
+    """Conditions whose knobs agree with every constraint; knobs that no condition has are left to the builder."""
+    return [c for c in conditions() if all(c.knobs().get(knob, value) == value for knob, value in constraints.items())]
+
+
+def draw_condition(rng: np.random.Generator) -> Condition:
+    """A condition from the natural mix."""
+    weights = np.array([c.weight for c in conditions()])
+    return conditions()[int(rng.choice(len(weights), p=weights / weights.sum()))]

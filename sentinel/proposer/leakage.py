@@ -1,0 +1,151 @@
+"""No training task may share an entity or a solution with an evaluation set; checked against a manifest.
+
+    held_out = manifest(evaluate + dev, world, entities=True)
+    violations(task, held_out, world)        # [] or ["user mei_kovacs_8020", "solution 5f3a…"]
+
+Where ids are natural (tau2's database and worlds like it) a user is a person: the manifest lists every user that a
+held-out task mentions, all orders of that user, the e-mail and the name with the zip code. In worlds with atomic ids
+every task has a world of its own and the same few ids recur everywhere, so ids identify nothing (`entities: false`);
+there, two tasks are the same if they have the same solution. Does not look at wording: near-duplicate requests about
+other people are no leak.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from sentinel.env.overlay import WRITE_TOOLS, ToolResult, World
+from sentinel.env.scoring import gold_delta
+from sentinel.errors import LeakageError
+from sentinel.records import Json, Record, Task, digest
+
+_WORD = re.compile(r"[#\w@+-]+(?:\.[\w@+-]+)*")
+
+
+class Manifest(Record):
+    """What the held-out tasks are made of; sorted, so that equal sets give equal bytes."""
+
+    entities: bool
+    """Whether ids name people and orders; `False` for atomic worlds, whose lists of ids stay empty."""
+    users: tuple[str, ...] = ()
+    orders: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
+    """E-mails, and `first last zip`, in lower case."""
+    solutions: tuple[str, ...]
+    """Solution signatures."""
+    tasks: tuple[str, ...]
+    """Ids of the held-out tasks."""
+
+
+class _Person(NamedTuple):
+    user: str
+    orders: frozenset[str]
+    email: str
+    name: frozenset[str]
+    """First name, last name and zip code, in lower case."""
+
+
+def signature(task: Task, world: World) -> str:
+    """Identity of a task's solution: the records it leaves behind, whoever worded the request.
+
+    The end state holds the whole touched records, so two tasks with equal signatures change the same things in the same
+    way. A task that changes nothing is identified by its gold calls, what they read, and what has to be said.
+    """
+    if any(call.name in WRITE_TOOLS for call in task.gold) and (delta := gold_delta(world, task)):
+        return digest({"delta": delta, "communicate": task.communicate})
+    session = world.open(task.records)
+    calls = [[call.name, call.arguments, _content(session.call(call))] for call in task.gold]
+    return digest({"calls": calls, "communicate": task.communicate, "request": task.scenario.reason_for_call})
+
+
+def _content(result: ToolResult) -> Json:
+    """What a tool answered, whatever the order of keys: a task that was written and read again has them sorted."""
+    return result.value.model_dump(mode="json") if isinstance(result.value, BaseModel) else result.text
+
+
+def signed(task: Task, world: World) -> Task:
+    """The task with its solution signature filled in."""
+    return task.model_copy(update={"signature": signature(task, world)})
+
+
+def _strings(value: Json) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _strings(part)
+
+
+def _words(*values: Json) -> frozenset[str]:
+    return frozenset(word for text in _strings(values) for word in _WORD.findall(text.lower()))
+
+
+def _mentions(task: Task) -> frozenset[str]:
+    """Every word of what the task says, does and brings along, in lower case."""
+    return _words(task.scenario.model_dump(mode="json"), [call.arguments for call in task.gold], task.records)
+
+
+def _person(user: Mapping[str, Json]) -> _Person:
+    name = _words(user["name"]["first_name"], user["name"]["last_name"], user["address"]["zip"])
+    return _Person(user["user_id"], frozenset(user["orders"]), user["email"].lower(), name)
+
+
+def _people(world: World, tasks: Iterable[Task]) -> Iterator[_Person]:
+    yield from (_person(user.model_dump(mode="json")) for user in world.db.users.values())
+    yield from (_person(user) for task in tasks for user in task.records.get("users", {}).values())
+
+
+def _is_in(person: _Person, words: frozenset[str]) -> bool:
+    """Whether a text names the person: by id, e-mail, name with zip code, or one of the orders."""
+    names = {person.user.lower(), person.email, *(order.lower() for order in person.orders)}
+    return not names.isdisjoint(words) or person.name <= words
+
+
+def manifest(tasks: Iterable[Task], world: World, *, entities: bool) -> Manifest:
+    """The manifest of held-out tasks.
+
+    Args:
+        tasks: All evaluation and dev tasks.
+        world: The world they are played in.
+        entities: Whether its ids name people and orders (`False` for worlds with atomic ids).
+    """
+    tasks = list(tasks)
+    texts = [_mentions(task) for task in tasks] if entities else []
+    people = [person for person in _people(world, tasks) if any(_is_in(person, words) for words in texts)]
+    return Manifest(
+        entities=entities,
+        users=_sorted(person.user for person in people),
+        orders=_sorted(order for person in people for order in person.orders),
+        identities=_sorted(name for person in people for name in (person.email, " ".join(sorted(person.name)))),
+        solutions=_sorted(signature(task, world) for task in tasks),
+        tasks=_sorted(task.id for task in tasks),
+    )
+
+
+def _sorted(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(values)))
+
+
+def violations(task: Task, held_out: Manifest, world: World) -> list[str]:
+    """What a training task shares with the held-out ones, each as `kind what`; empty if nothing."""
+    words = _mentions(task)
+    found = [f"task {task.id}"] * (task.id in held_out.tasks)
+    found += [f"user {user}" for user in held_out.users if user.lower() in words]
+    found += [f"order {order}" for order in held_out.orders if order.lower() in words]
+    found += [f"identity {name}" for name in held_out.identities if words.issuperset(name.split())]
+    if (solution := signature(task, world)) in held_out.solutions:
+        found.append(f"solution {solution}")
+    return found
+
+
+def refuse_leaks(tasks: Iterable[Task], held_out: Manifest, world: World) -> None:
+    """Raise `LeakageError` naming every training task that shares something with the held-out ones."""
+    leaks = [f"{task.id}: {', '.join(found)}" for task in tasks if (found := violations(task, held_out, world))]
+    if leaks:
+        raise LeakageError("training tasks overlap the evaluation sets; remove them:\n    " + "\n    ".join(leaks))

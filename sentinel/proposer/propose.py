@@ -1,0 +1,235 @@
+"""From a directive to tasks worth training on: draw candidates, gate them, probe the survivors, account for all.
+
+    order = targets(spec.proposer, directive, evidence, CONDITIONS, rng)
+    proposal = propose(order, draw, bench, seed=(7, "propose", 1), solvability=Solvability(), play=play)
+    proposal.tally                  # kept + rejected + void = requested, where requested is the number of candidates
+
+Who is aimed at is one list of `Target`s, so the arms of an experiment (`patterns`, `none`, `uniform`) differ in that
+list and in nothing else: they pass the same gates. Effort is bounded; what a target leaves open is filled from the
+natural mix, so a directive that cannot be satisfied leaves its reason behind and the loop goes on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sentinel.proposer.conditions import Knobs, matching
+from sentinel.proposer.frontier import Play, Probe, judge, lift, probe
+from sentinel.proposer.gates import Bench, first_rejection
+from sentinel.proposer.leakage import signed
+from sentinel.proposer.reasons import Reason, Rejection
+from sentinel.proposer.trajectory import Scenes, generate
+from sentinel.records import Directive, Gate, Lift, Origin, OriginKind, Pattern, Tally, Task, Verdict
+from sentinel.seeds import SeedPart, generator
+from sentinel.spec.models import Proposer, Solvability
+
+ATTEMPTS = 4
+"""Candidates drawn, at most, per task asked for."""
+REDRAWS = 12
+"""Tasks generated, at most, for one candidate."""
+GIVE_UP = 20
+"""Draws in a row that fail to give what was asked for, after which a target counts as unsatisfiable."""
+
+
+class Target(NamedTuple):
+    """So many tasks of one kind."""
+
+    pattern: str | None
+    """What they are made for; `None` for explore tasks."""
+    tasks: int
+    constraints: Knobs | None = None
+    """Knobs they must have; `None` draws from the natural mix."""
+    parents: tuple[str, ...] = ()
+    """Failed tasks the pattern was seen in."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in task ids and seeds."""
+        return self.pattern or "explore"
+
+    def missed(self, task: Task) -> Knobs:
+        """The constraints that a task does not meet."""
+        return {knob: value for knob, value in (self.constraints or {}).items() if task.knobs.get(knob) != value}
+
+    def origin(self, number: int) -> Origin:
+        """Line of descent of its candidate `number`: the parents take turns."""
+        if self.pattern is None:
+            return Origin(kind=OriginKind.general)
+        parent = self.parents[number % len(self.parents)] if self.parents else None
+        return Origin(kind=OriginKind.targeted, pattern=self.pattern, parent=parent)
+
+
+Draw = Callable[[Target, np.random.Generator, str, Origin], Task | None]
+"""Draws a candidate with this id and origin for a target, or `None` where its constraints cannot be met."""
+
+
+def generating(scenes: Scenes) -> Draw:
+    """The generator as a `Draw`: a condition that agrees with the constraints, by its weight, then a task of it.
+
+    Knobs that no condition fixes (how the user identifies itself, how many orders it has) are left to chance, so the
+    draw is repeated until they agree as well, at most `REDRAWS` times.
+    """
+
+    def draw(target: Target, rng: np.random.Generator, task_id: str, origin: Origin) -> Task | None:
+        fitting = matching(target.constraints or {})
+        if not fitting:
+            return None
+        weights = np.array([condition.weight for condition in fitting])
+        task = None
+        for _ in range(REDRAWS):
+            condition = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
+            task = generate(condition, scenes, rng, task_id=task_id, origin=origin)
+            if task is None or not target.missed(task):
+                break
+        return task
+
+    return draw
+
+
+def explore(tasks: int) -> Target:
+    """Tasks without a target, from the natural mix."""
+    return Target(pattern=None, tasks=tasks)
+
+
+def targets(
+    settings: Proposer,
+    directive: Directive,
+    patterns: Sequence[Pattern],
+    conditions: Sequence[str],
+    rng: np.random.Generator,
+) -> list[Target]:
+    """Who is aimed at in this arm; explore tasks come last.
+
+    Args:
+        settings: `targeting`, `tasks` and `explore_share`.
+        directive: Quotas, for `targeting: patterns`.
+        patterns: Their evidence gives the parents.
+        conditions: The generator's own conditions, for `targeting: uniform`.
+        rng: Decides which conditions get one task more where the number does not divide evenly.
+    """
+    match settings.targeting:
+        case "none":
+            return [explore(settings.tasks)]
+        case "uniform":
+            unaimed = round(settings.explore_share * settings.tasks)
+            return [*_uniform(settings.tasks - unaimed, conditions, rng), explore(unaimed)]
+        case "patterns":
+            return [*_quotas(directive, patterns), explore(directive.explore)]
+
+
+def _uniform(tasks: int, conditions: Sequence[str], rng: np.random.Generator) -> list[Target]:
+    each, left = divmod(tasks, len(conditions))
+    favoured = {conditions[i] for i in rng.permutation(len(conditions))[:left]}
+    return [Target(name, each + (name in favoured), {"condition": name}) for name in conditions]
+
+
+def _quotas(directive: Directive, patterns: Sequence[Pattern]) -> list[Target]:
+    parents = {p.id: tuple(evidence.trajectory.rpartition("#")[0] for evidence in p.evidence) for p in patterns}
+    return [Target(q.pattern, q.tasks, q.constraints, parents.get(q.pattern, ())) for q in directive.quotas]
+
+
+class Proposal(NamedTuple):
+    """What the Proposer hands over."""
+
+    tasks: tuple[Task, ...]
+    dropped: tuple[Verdict, ...]
+    """One verdict per candidate that was rejected or is void."""
+    tally: Tally
+    lift: Lift
+
+
+class _Drafts(NamedTuple):
+    """Candidates that passed the executable gates, and verdicts on those that did not."""
+
+    tasks: list[Task]
+    dropped: list[Verdict]
+    requested: int
+
+
+def propose(
+    order: Sequence[Target],
+    draw: Draw,
+    bench: Bench,
+    seed: tuple[SeedPart, ...],
+    solvability: Solvability | None = None,
+    play: Play | None = None,
+) -> Proposal:
+    """Draw and gate candidates for every target, then probe them with the policy where `solvability` is asked for.
+
+    Args:
+        order: The targets, explore tasks last.
+        draw: The generator.
+        bench: World, held-out manifest and archive; accepted candidates are added to its archive.
+        seed: `(spec seed, "propose", iteration)`; the last part prefixes task ids.
+        solvability: Trials and band, or `None` to keep every candidate that passed the executable gates.
+        play: Plays episodes with the current policy; needed with `solvability`.
+    """
+    aimed = [_draft(target, draw, bench, seed) for target in order if target.pattern is not None]
+    vacant = sum(target.tasks for target in order) - sum(len(drafts.tasks) for drafts in aimed)
+    drafts = [*aimed, _draft(explore(vacant), draw, bench, seed)]
+    candidates = [task for batch in drafts for task in batch.tasks]
+    dropped = [verdict for batch in drafts for verdict in batch.dropped]
+    shown = Lift()
+    if solvability is not None and play is not None:
+        probes = probe(candidates, solvability.trials, seed, play)
+        shown = lift(candidates, probes)
+        dropped += _outside(probes, solvability)
+    lost = {verdict.candidate for verdict in dropped}
+    kept = tuple(task for task in candidates if task.id not in lost)
+    return Proposal(kept, tuple(dropped), _tally(sum(batch.requested for batch in drafts), len(kept), dropped), shown)
+
+
+def _draft(target: Target, draw: Draw, bench: Bench, seed: tuple[SeedPart, ...]) -> _Drafts:
+    """Draw until the target is filled, its attempts are used up, or the generator failed `GIVE_UP` times in a row."""
+    tasks: list[Task] = []
+    dropped: list[Verdict] = []
+    vain = number = 0
+    while len(tasks) < target.tasks and number < target.tasks * ATTEMPTS and vain < GIVE_UP:
+        task_id = f"{int(seed[-1]):02d}-{target.name.replace('/', '-')}-{number:03d}"
+        candidate = draw(target, generator(*seed, target.name, number), task_id, target.origin(number))
+        number += 1
+        verdict = _inspect(candidate, target, bench)
+        if isinstance(verdict, Rejection):
+            dropped.append(_verdict(task_id, verdict))
+            vain = vain + 1 if verdict.gate is Gate.generation else 0
+        else:
+            bench.archive.add(verdict.signature)
+            tasks.append(verdict)
+            vain = 0
+    return _Drafts(tasks, dropped, number)
+
+
+def _inspect(candidate: Task | None, target: Target, bench: Bench) -> Task | Rejection:
+    """The candidate, signed, if it is what was asked for and passes the executable gates."""
+    if candidate is None:
+        return Rejection(Reason.unsatisfiable, f"no world found with {dict(target.constraints or {})}")
+    if missed := target.missed(candidate):
+        return Rejection(Reason.off_target, f"wanted {missed}, has {candidate.knobs}")
+    return first_rejection(candidate, bench) or signed(candidate, bench.world)
+
+
+def _verdict(task_id: str, rejection: Rejection) -> Verdict:
+    return Verdict(
+        candidate=task_id, gate=rejection.gate, accepted=False, reason=rejection.reason, detail=rejection.detail
+    )
+
+
+def _outside(probes: Mapping[str, Probe], solvability: Solvability) -> Iterator[Verdict]:
+    """The solvability gate; a candidate none of whose episodes counts is void, under the commonest reason."""
+    for task_id, probed in probes.items():
+        if probed.successes + probed.failures == 0:
+            reason = max(sorted(probed.void), key=lambda reason: probed.void[reason])
+            detail = f"all {solvability.trials} episodes are void"
+            yield Verdict(candidate=task_id, gate=None, accepted=False, reason=reason, detail=detail)
+        elif rejection := judge(probed, solvability):
+            yield _verdict(task_id, rejection)
+
+
+def _tally(requested: int, kept: int, dropped: Sequence[Verdict]) -> Tally:
+    rejected = Counter(f"{verdict.gate}:{verdict.reason}" for verdict in dropped if verdict.gate is not None)
+    void = Counter(verdict.reason for verdict in dropped if verdict.gate is None)
+    return Tally(requested=requested, kept=kept, rejected=dict(rejected), void=dict(void)).check()

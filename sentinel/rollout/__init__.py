@@ -1,0 +1,1 @@
+"""Episodes: one conversation, and thousands of them."""

@@ -1,0 +1,65 @@
+"""What keeps a run from ending worse than it began.
+
+The dev tasks judge the policy every few steps, always with the same random numbers, and the best policy seen is the
+result; the one the iteration started from is a candidate too. A loss or gradient that is not finite costs its step, and
+too many of them end the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sentinel.records import Outcome
+from sentinel.rollout.episode import Played
+
+MAX_NOT_FINITE = 3
+"""Steps with a loss or gradient that is not finite, after which the run ends."""
+
+
+class DevScore(NamedTuple):
+    """Result of a dev evaluation."""
+
+    value: float | None
+    """Share of successes among the episodes that are not void; `None` where all are."""
+    void: int
+
+
+def dev_score(played: Sequence[Played]) -> DevScore:
+    """Score the episodes of a dev evaluation."""
+    outcomes = [each.trajectory.outcome for each in played if each.trajectory.outcome is not Outcome.void]
+    value = outcomes.count(Outcome.success) / len(outcomes) if outcomes else None
+    return DevScore(value, len(played) - len(outcomes))
+
+
+@dataclass
+class Guards:
+    """The running judgement; all of it goes into the checkpoint."""
+
+    best_step: int | None = None
+    """Step whose policy is the result so far; 0 is the start."""
+    best_value: float | None = None
+    not_finite: int = 0
+    """Steps skipped so far because of a loss or gradient that is not finite."""
+
+    def improved(self, step: int, score: DevScore) -> bool:
+        """Note a dev score; whether this step's policy is now the best.
+
+        Of equal scores the later wins: it has seen more training. The first one always wins, so there is a result.
+        """
+        better = score.value is not None and (self.best_value is None or score.value >= self.best_value)
+        if self.best_step is not None and not better:
+            return False
+        self.best_step, self.best_value = step, score.value
+        return True
+
+    @property
+    def stop(self) -> str | None:
+        """Why the run has to end now, in words for a person; `None` to go on."""
+        if self.not_finite < MAX_NOT_FINITE:
+            return None
+        return (
+            f"{self.not_finite} steps had a loss or gradient that is not finite: training ends, and the best policy so "
+            f"far (step {self.best_step}) is the result; a smaller trainer.learning_rate is the usual remedy"
+        )

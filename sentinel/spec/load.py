@@ -1,0 +1,79 @@
+"""From an experiment file to a validated experiment, with the origin of every value.
+
+    loaded = load(Path("experiments/retail-general.yaml"))
+    loaded.experiment.spec.trainer.group_size     # 8
+    loaded.origins["spec.trainer.group_size"]     # experiments/retail.yaml:58:17
+    loaded.sources                                # the file and what it extends: the dependencies of its stages
+
+Every fault of a file is reported at once, as `file:line:col: path: what was found, what was expected` with the line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sentinel.spec.document import Document, read
+from sentinel.spec.models import Experiment, Section
+from sentinel.spec.profile import Profile
+from sentinel.spec.source import Node, Place, Problem
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A validated experiment and where it came from."""
+
+    experiment: Experiment
+    origins: Mapping[str, Place]
+    """Dotted path -> where the value stands; a value without an origin is a default."""
+    sources: tuple[Path, ...]
+    """The file itself, then what it extends."""
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole experiment as plain data, defaults included; a file with this content loads to the same."""
+        return self.experiment.model_dump(mode="json")
+
+
+def load(path: Path | str) -> Loaded:
+    """Read, merge and validate an experiment file.
+
+    `seed_tasks.extra` is relative to the file in which it stands; loaded, it is relative to the working folder.
+
+    Raises:
+        SpecError: Every fault, each with its line.
+    """
+    document = read(Path(path), {"Experiment": Experiment}, _find_extra)
+    return Loaded(document.content, origins(document), tuple(source.path for source in document.chain.sources))
+
+
+def check(path: Path | str) -> None:
+    """Check a file of any kind; raises `SpecError` with every fault."""
+    models: dict[str, type[Section]] = {"Experiment": Experiment, "Profile": Profile}
+    read(Path(path), models, _find_extra)
+
+
+def origins(document: Document[Any]) -> dict[str, Place]:
+    """Where each value of a document stands."""
+    return {path: node.place for path, node in document.chain.root.leaves()}
+
+
+def spec_hash(experiment: Experiment) -> str:
+    """SHA-256 of the resolved science; name, labels and annotations are not science."""
+    text = json.dumps(experiment.spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _find_extra(root: Node) -> list[Problem]:
+    """Check that the file of `seed_tasks.extra` exists, and make its path relative to the working folder."""
+    tasks = root.find("spec", "seed_tasks")
+    extra = tasks and tasks.get("extra")
+    if not (tasks and extra and isinstance(extra.value, str) and extra.value):
+        return []
+    path = Path(os.path.relpath(extra.place.source.path.parent / extra.value))
+    tasks.children["extra"] = replace(extra, value=path.as_posix())
+    return [] if path.is_file() else [Problem(extra.place, "spec.seed_tasks.extra", f"no such file {path}")]

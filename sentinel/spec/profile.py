@@ -1,0 +1,75 @@
+"""The place of a run: WHERE it happens. Never part of an experiment's hash.
+
+    profile = load_profile()                      # $SENTINEL_PROFILE, or "local"
+    profile.spec.threads, profile.spec.device
+
+Everything here may differ from machine to machine without changing what is asked; secrets are named, never written.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sentinel.errors import SpecError
+from sentinel.spec.document import read
+from sentinel.spec.models import Metadata, Positive, Section
+from sentinel.spec.source import did_you_mean
+
+FOLDER = Path("experiments/profiles")
+"""Where a profile is looked up by its name, below the working folder."""
+
+LlmRole = Literal["user", "controller", "proposer"]
+"""What a spec can give to a language model beside the policy."""
+
+
+class Endpoint(Section):
+    """A server that speaks the OpenAI protocol."""
+
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    """Base URL, with the `/v1`."""
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
+    """Name of the environment variable that holds the key (never the key itself)."""
+
+
+class ProfileSpec(Section):
+    """What the machine offers."""
+
+    threads: Positive = 2
+    """CPU threads of a stage; float results, and so artifacts, are reproducible for a fixed number."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where tensors live."""
+    endpoints: dict[LlmRole, Endpoint] = Field(default_factory=dict)
+    """Server of each role that the spec gives to a language model."""
+
+
+class Profile(Section):
+    """A profile file."""
+
+    apiVersion: Literal["sentinel.dev/v1alpha1"]
+    kind: Literal["Profile"]
+    metadata: Metadata
+    spec: ProfileSpec = ProfileSpec()
+
+
+def load_profile(name_or_path: str | Path | None = None) -> Profile:
+    """Load a profile by name (from `experiments/profiles/`) or by path.
+
+    Args:
+        name_or_path: A path if it ends in `.yaml`; by default `$SENTINEL_PROFILE`, else `local`.
+
+    Raises:
+        SpecError: The file is missing or has faults, each with its line.
+    """
+    chosen = str(name_or_path or os.environ.get("SENTINEL_PROFILE") or "local")
+    if chosen.endswith((".yaml", ".yml")):
+        return read(Path(chosen), {"Profile": Profile}).content
+    path = FOLDER / f"{chosen}.yaml"
+    if not path.is_file():
+        names = sorted(other.stem for other in FOLDER.glob("*.yaml"))
+        hint = did_you_mean(chosen, names) or f"; there are: {', '.join(names) or 'none'}"
+        raise SpecError([f"profile '{chosen}': no such file {path}{hint}"])
+    return read(path, {"Profile": Profile}).content

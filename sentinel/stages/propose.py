@@ -1,0 +1,90 @@
+"""The propose stage: the directive and the current policy -> new tasks, what was dropped and why, the yield, the lift.
+
+Without a solvability gate no episode is played, and torch is not even imported. There is no journal: the stage takes
+seconds on a small policy, and running it again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sentinel.artifacts import read_json, read_jsonl, write_json, write_jsonl
+from sentinel.env.overlay import World
+from sentinel.errors import StageError
+from sentinel.proposer.conditions import conditions
+from sentinel.proposer.frontier import Play
+from sentinel.proposer.gates import Bench
+from sentinel.proposer.leakage import Manifest, signature
+from sentinel.proposer.propose import Proposal, generating, propose, targets
+from sentinel.proposer.scenes import open_scenes
+from sentinel.records import Directive, Pattern, Task, Trajectory
+from sentinel.rollout.arena import open_world
+from sentinel.rollout.episode import Assignment, Played
+from sentinel.seeds import generator
+from sentinel.stages.context import Context
+
+
+def run(context: Context) -> None:
+    """Make the tasks of one iteration."""
+    settings, inputs = context.spec.proposer, context.inputs
+    if settings.type != "grammar":
+        raise StageError("proposer.type: this version words requests with `type: grammar` only, found 'llm'")
+    world = open_world(context.spec.environment, inputs["tasks"])
+    seed = (context.spec.seed, "propose", context.iteration)
+    directive = read_json(inputs["control"] / "directive.json", Directive)
+    patterns = read_jsonl(inputs["control"] / "patterns.jsonl", Pattern)
+    names = [condition.condition for condition in conditions()]
+    proposal = propose(
+        targets(settings, directive, patterns, names, generator(*seed, "targets")),
+        generating(open_scenes(context.spec.environment, world)),
+        _bench(context, world),
+        seed,
+        settings.gates.solvability,
+        _player(context) if settings.gates.solvability else None,
+    )
+    _write(context.output, proposal)
+    context.progress.say(_summary(proposal))
+
+
+def _bench(context: Context, world: World) -> Bench:
+    """The archive holds the pool and all general tasks: what a policy may have trained on."""
+    tasks = context.inputs["tasks"]
+    earlier = _unique(read_jsonl(tasks / "general.jsonl", Task), read_jsonl(context.inputs["pool"], Task))
+    archive = {signature(task, world) for task in earlier}
+    return Bench(world, read_json(tasks / "manifest.json", Manifest), archive)
+
+
+def _unique(*pools: Sequence[Task]) -> list[Task]:
+    return list({task.id: task for pool in pools for task in pool}.values())
+
+
+def _player(context: Context) -> Play:
+    """Plays episodes with the current policy, as the diagnosis does."""
+    from sentinel.rollout.players import open_players
+
+    spec, inputs = context.spec, context.inputs
+    players = open_players(spec, policy=inputs["policy"], tasks=inputs["tasks"], profile=context.profile)
+
+    def advance(played: list[Played]) -> None:
+        context.progress.advance(len(played))
+
+    def play_all(assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
+        context.progress.start(len(assignments), "probing episodes")
+        played = players.play(assignments, spec.rollout, chunk=spec.rollout.chunk, on_chunk=advance)
+        yield from (episode.trajectory for episode in played)
+
+    return play_all
+
+
+def _write(output: Path, proposal: Proposal) -> None:
+    write_jsonl(output / "tasks.jsonl", proposal.tasks)
+    write_jsonl(output / "rejected.jsonl", proposal.dropped)
+    write_json(output / "yield.json", proposal.tally)
+    write_json(output / "lift.json", proposal.lift)
+
+
+def _summary(proposal: Proposal) -> str:
+    tally = proposal.tally
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted({**tally.rejected, **tally.void}.items()))
+    return f"{tally.kept} of {tally.requested} candidates kept" + (f"; dropped: {reasons}" if reasons else "")

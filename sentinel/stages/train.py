@@ -1,0 +1,65 @@
+"""The train stage: the iteration's policy, the pool and the new tasks -> a better policy and the next pool."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from sentinel.artifacts import read_jsonl, replacing, write_jsonl
+from sentinel.curriculum import Curriculum
+from sentinel.errors import StageError
+from sentinel.llm.policy import save_policy
+from sentinel.records import OriginKind, Task
+from sentinel.rollout.players import open_players
+from sentinel.rollout.pool import play
+from sentinel.solver.checkpoint import Checkpoints
+from sentinel.solver.trainer import Trainer
+from sentinel.stages.context import Context
+
+
+def run(context: Context) -> None:
+    """Train for one iteration; continues from the last step's checkpoint after a kill."""
+    spec, inputs = context.spec, context.inputs
+    players = open_players(spec, policy=inputs["policy"], tasks=inputs["tasks"], profile=context.profile)
+    curriculum = _curriculum(context)
+    batch = spec.trainer.prompts_per_step * spec.trainer.group_size
+    trainer = Trainer(
+        model=players.policy.model,
+        name=players.name,
+        play=partial(
+            play,
+            arena=players.arena,
+            engine=players.engine,
+            limits=players.limits(spec.trainer),
+            chunk=batch,
+        ),
+        curriculum=curriculum,
+        dev=read_jsonl(inputs["tasks"] / "dev.jsonl", Task),
+        settings=spec.trainer,
+        seed=(spec.seed, context.iteration),
+        checkpoints=Checkpoints(context.state, say=context.progress.say),
+        progress=context.progress,
+    )
+    metrics = trainer.train()
+    save_policy(context.output / "policy", players.policy)
+    write_jsonl(context.output / "pool.jsonl", curriculum.pool())
+    write_jsonl(context.output / "metrics.jsonl", metrics)
+    _join(trainer.trajectory_files(), context.output / "trajectories.jsonl")
+
+
+def _curriculum(context: Context) -> Curriculum:
+    """Over the pool and the iteration's new tasks."""
+    pool, proposed = context.inputs["pool"], context.inputs["propose"] / "tasks.jsonl"
+    tasks = read_jsonl(pool, Task) + read_jsonl(proposed, Task)
+    if not tasks:
+        raise StageError(f"{pool} and {proposed} hold no task: nothing to train on")
+    targeted = [task for task in tasks if task.origin.kind is OriginKind.targeted]
+    general = [task for task in tasks if task.origin.kind is not OriginKind.targeted]
+    return Curriculum(general, targeted, context.spec.curriculum)
+
+
+def _join(parts: list[Path], whole: Path) -> None:
+    """Put JSONL files one after the other, byte for byte."""
+    with replacing(whole) as temporary, temporary.open("wb") as file:
+        for part in parts:
+            file.write(part.read_bytes())

@@ -1,0 +1,134 @@
+"""The command line: exit codes, what goes to which stream, what stays unwritten, and how fast it answers."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sentinel.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+RETAIL_CPU = "experiments/retail-cpu.yaml"
+
+
+@pytest.fixture(autouse=True)
+def project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repository as the working folder."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    """An experiment with two faults."""
+    path = tmp_path / "bad.yaml"
+    text = Path(RETAIL_CPU).read_text(encoding="utf-8")
+    path.write_text(text.replace("iterations: 3", "iterations: 0").replace("group_size", "groupsize"), encoding="utf-8")
+    return path
+
+
+def exit_code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_valid_files_are_said_to_be_ok(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("validate", RETAIL_CPU, "experiments/profiles/local.yaml") == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"{RETAIL_CPU}: ok\nexperiments/profiles/local.yaml: ok\n")
+
+
+@pytest.mark.parametrize("verb", ["validate", "render", "plan", "run"])
+def test_a_bad_spec_ends_with_2_and_one_message_per_fault(
+    verb: str, bad: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bad.parent)
+    assert exit_code(verb, bad.name) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    heads = [line for line in err.splitlines() if line.startswith("bad.yaml:")]
+    assert [head.split(": ")[1] for head in heads] == ["spec.iterations", "spec.trainer.groupsize"]
+    assert heads[1].endswith("unknown key; did you mean 'group_size'?")
+    assert list(bad.parent.iterdir()) == [bad], "nothing is written"
+
+
+def test_validate_reports_every_file_and_gives_one_json_document(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("validate", "--json", str(bad), RETAIL_CPU, "nowhere.yaml") == 2
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["valid"] is False
+    assert {name: len(problems) for name, problems in report["files"].items()} == {
+        str(bad): 2,
+        RETAIL_CPU: 0,
+        "nowhere.yaml": 1,
+    }
+    assert "nowhere.yaml: no such file" in err
+
+
+def test_render_prints_a_spec_or_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("render", "experiments/retail-cpu-general.yaml") == 0
+    rendered = tmp_path / "rendered.yaml"
+    rendered.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert exit_code("render", "--json", "experiments/retail-cpu-general.yaml") == 0
+    one = json.loads(capsys.readouterr().out)
+    assert exit_code("render", "--json", str(rendered)) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert (one["resolved"], one["hash"]) == (other["resolved"], other["hash"])
+    assert one["sources"] == ["experiments/retail-cpu-general.yaml", RETAIL_CPU]
+    assert one["origins"]["spec.seed"].startswith(f"{RETAIL_CPU}:")
+
+
+def test_schema_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("schema", "profile") == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "SENTINEL profile"
+    assert exit_code("schema", "--write", str(tmp_path)) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["experiment.json", "profile.json"]
+    assert exit_code("schema", "study") == 2
+
+
+def test_migrate_leaves_a_current_file_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path(RETAIL_CPU).read_bytes()
+    assert exit_code("migrate", RETAIL_CPU) == 0
+    assert capsys.readouterr().out.encode() == before
+    assert exit_code("migrate", "--write", RETAIL_CPU) == 0
+    assert Path(RETAIL_CPU).read_bytes() == before
+    assert capsys.readouterr().err == f"{RETAIL_CPU}: already current\n"
+
+
+@pytest.mark.parametrize("arguments", [["validate"], ["validat", RETAIL_CPU], ["render", "--jsn", RETAIL_CPU]])
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*arguments) == 2
+    assert "Usage: sentinel" in capsys.readouterr().err
+
+
+HEAVY = """
+import sys
+from sentinel.cli import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    print("HEAVY", sorted(loaded & {"pydantic", "ruamel", "numpy", "torch", "dvc", "kfp", "transformers", "tau2"}))
+    raise
+"""
+
+
+def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", HEAVY], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+    verbs = ("validate", "render", "plan", "compile", "run", "stage", "check-env", "schema", "migrate")
+    assert [verb for verb in verbs if f" {verb} " not in done.stdout] == []
+
+
+def test_help_answers_in_half_a_second() -> None:
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "sentinel.cli", "--help"], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.5

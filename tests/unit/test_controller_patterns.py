@@ -1,0 +1,186 @@
+"""Planted recurring errors are found under the right condition, whatever the order of the episodes; noise is not."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentinel.controller.attribution import diagnose
+from sentinel.controller.patterns import find_patterns, profiles_of
+from sentinel.proposer.conditions import conditions
+from sentinel.records import Ending, LabelKind, Pattern, PatternStatus, Task, Trajectory
+from sentinel.seeds import generator
+from tests.unit.controller_cases import CONFIRM, DENY, DONE, Move, expert, made, play, reads, replacing, writes
+
+NAMES = [c.condition for c in conditions() if c.condition != "cancel/declined"]
+
+
+def patterns(batch: Sequence[Trajectory], min_support: int = 2) -> list[Pattern]:
+    return find_patterns(profiles_of(diagnose(batch)), min_support)
+
+
+def without_last_write(task: Task) -> list[Move]:
+    return replacing(expert(task), writes(task)[-1])
+
+
+def refusing(task: Task) -> list[Move]:
+    return [*reads(task), DENY]
+
+
+@cache
+def both(name: str, number: int, fault: Callable[[Task], list[Move]]) -> tuple[Trajectory, Trajectory]:
+    """An episode done right, and the same one with a fault."""
+    task = made(name, number)
+    return play(task, expert(task)), play(task, fault(task))
+
+
+def batch(
+    faulty: Callable[[str, int], Callable[[Task], list[Move]] | None], tasks: int = 2, trials: int = 4
+) -> list[Trajectory]:
+    """Every condition played; `faulty(condition, trial)` says which fault is made, if any."""
+    episodes = []
+    for name in NAMES:
+        for number in range(tasks):
+            for trial in range(trials):
+                fault = faulty(name, trial)
+                played = both(name, number, fault)[1] if fault else play_right(name, number)
+                episodes.append(played.model_copy(update={"trial": trial}))
+    return episodes
+
+
+@cache
+def play_right(name: str, number: int) -> Trajectory:
+    return play(made(name, number), expert(made(name, number)))
+
+
+@cache
+def planted() -> tuple[Trajectory, ...]:
+    """Half of `cancel/no_reason` lacks the cancellation, and most of `return/original` is refused."""
+
+    def faulty(name: str, trial: int) -> Callable[[Task], list[Move]] | None:
+        if name == "cancel/no_reason" and trial % 2:
+            return without_last_write
+        return refusing if name == "return/original" and trial else None
+
+    return tuple(batch(faulty))
+
+
+def test_planted_patterns_are_found_with_their_conditions() -> None:
+    found = {(p.category, p.tools, tuple(p.condition.items())): p.support for p in patterns(planted())}
+    assert found == {
+        (LabelKind.missing_write, ("cancel_pending_order",), (("condition", "cancel/no_reason"),)): 4,
+        (LabelKind.false_refusal, ("return_delivered_order_items",), (("condition", "return/original"),)): 6,
+    }
+
+
+def test_a_pattern_is_described_contrasted_and_cited() -> None:
+    pattern = next(p for p in patterns(planted()) if p.category is LabelKind.missing_write)
+    assert pattern.contrast.model_dump() == {
+        "failures": 4,
+        "episodes": 8,
+        "failures_elsewhere": 0,
+        "episodes_elsewhere": 8 * (len(NAMES) - 1),
+    }
+    assert pattern.status is PatternStatus.new
+    assert [e.trajectory for e in pattern.evidence] == sorted(e.trajectory for e in pattern.evidence)
+    assert pattern.description == (
+        "The agent leaves out `cancel_pending_order` when condition = cancel/no_reason: "
+        f"4 of 8 episodes, against 0 of {8 * (len(NAMES) - 1)} elsewhere."
+    )
+
+
+@given(st.permutations(range(len(NAMES) * 8)))
+def test_the_order_of_the_episodes_does_not_matter(order: list[int]) -> None:
+    episodes = planted()
+    assert patterns([episodes[place] for place in order]) == patterns(episodes)
+
+
+def test_an_error_of_a_whole_family_has_the_family_as_its_condition() -> None:
+    found = patterns(batch(lambda name, trial: without_last_write if name.startswith("cancel/") and trial else None))
+    assert [p.condition for p in found] == [{"family": "cancel"}]
+
+
+def test_an_error_that_takes_two_knobs_has_both() -> None:
+    def only_by_name(episodes: Sequence[Trajectory]) -> list[Trajectory]:
+        """Keep the faults where the user is identified by name; play the others right."""
+        kept = []
+        for played in episodes:
+            knobs = played.task.knobs | {"identity": "name" if played.trial % 2 else "email"}
+            struck = knobs["family"] == "exchange" and knobs["identity"] == "name"
+            right = play_right(str(knobs["condition"]), int(played.task.id.rpartition("-")[2]))
+            source = played if struck else right
+            task = source.task.model_copy(update={"knobs": knobs})
+            kept.append(source.model_copy(update={"task": task, "trial": played.trial}))
+        return kept
+
+    wrong = batch(lambda name, trial: without_last_write if name.startswith("exchange/") else None)
+    assert [p.condition for p in patterns(only_by_name(wrong))] == [{"family": "exchange", "identity": "name"}]
+
+
+def test_a_cause_that_hits_two_conditions_gives_a_pattern_for_each_it_separates() -> None:
+    hit = {"cancel/no_reason", "cancel/no_order"}
+    found = patterns(batch(lambda name, trial: without_last_write if name in hit else None))
+    covered = sum(p.support for p in found)
+    assert covered == 16
+    assert all(p.contrast.failures > p.contrast.episodes / 2 for p in found)
+
+
+@cache
+def too_slow(name: str, number: int) -> Trajectory:
+    task = made(name, number)
+    return play(task, [*reads(task), CONFIRM], ending=Ending.out_of_turns)
+
+
+def test_scattered_failures_have_no_condition() -> None:
+    spurious = 0
+    for seed in range(20):
+        rng = generator("noise", seed)
+        episodes = [
+            (too_slow if rng.random() < 0.08 else play_right)(name, number).model_copy(update={"trial": trial})
+            for name in NAMES
+            for number in range(2)
+            for trial in range(4)
+        ]
+        spurious += any(pattern.condition for pattern in patterns(episodes))
+    assert spurious <= 1
+
+
+def test_support_below_the_minimum_is_no_pattern() -> None:
+    assert patterns(planted(), min_support=7) == []
+    assert [p.support for p in patterns(planted(), min_support=5)] == [6]
+
+
+def test_successes_only_and_voids_only_give_no_patterns() -> None:
+    assert patterns([play_right(name, 0) for name in NAMES]) == []
+    assert patterns([]) == []
+
+
+def test_tasks_without_knobs_give_a_pattern_without_a_condition() -> None:
+    task = made("cancel/plain").model_copy(update={"knobs": {}})
+    episodes = [play(task, [*reads(task), CONFIRM, DONE], trial=trial) for trial in range(6)]
+    (pattern,) = patterns(episodes)
+    assert (pattern.condition, pattern.support) == ({}, 6)
+    assert pattern.description == "The agent leaves out `cancel_pending_order`: 6 of 6 episodes."
+
+
+def test_a_known_condition_is_kept_where_it_explains_nearly_as_much() -> None:
+    def faulty(name: str, trial: int) -> Callable[[Task], list[Move]] | None:
+        return without_last_write if name == "cancel/no_reason" else None
+
+    profiles = profiles_of(diagnose(batch(faulty)))
+    (first,) = find_patterns(profiles, 2)
+    known = first.model_copy(update={"condition": {"withheld": "reason"}})
+    (second,) = find_patterns(profiles, 2, [known])
+    assert (first.condition, second.condition) == ({"condition": "cancel/no_reason"}, {"withheld": "reason"})
+    assert first.id != second.id
+
+
+def test_five_hundred_trajectories_per_second() -> None:
+    import time
+
+    episodes = list(planted()) * 4
+    numbered = [p.model_copy(update={"trial": n}) for n, p in enumerate(episodes)]
+    began = time.process_time()
+    patterns(numbered)
+    assert len(numbered) / (time.process_time() - began) > 500

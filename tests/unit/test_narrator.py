@@ -1,0 +1,58 @@
+"""DVC's output turned into what a person follows."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from sentinel.runner.narrator import Narrator
+
+REPRO = """\
+Stage 'retail-cpu-base' didn't change, skipping
+Stage 'experiments/arm/dvc.yaml:arm-spec' is cached - skipping run, checking out outputs
+Running stage 'experiments/arm/dvc.yaml:arm-train-01':
+> sentinel stage train --run runs/arm/01
+[train 01] 3/12 steps, reward 0.41
+WARNING: 'runs/arm/01/propose/rejected.jsonl' is empty.
+Generating lock file 'experiments/arm/dvc.lock'
+Updating lock file 'experiments/arm/dvc.lock'
+
+Use `dvc push` to send your updates to remote storage.
+"""
+
+
+def told(text: str) -> tuple[Narrator, list[str]]:
+    file = io.StringIO()
+    narrator = Narrator(Console(file=file, width=200), 4)
+    for line in text.splitlines():
+        narrator.hear(line)
+    return narrator, file.getvalue().splitlines()
+
+
+def test_what_ran_what_was_restored_and_nothing_else() -> None:
+    narrator, lines = told(REPRO)
+    assert lines == [
+        " 2/4 arm-spec: restored from the cache",
+        " 3/4 arm-train-01",
+        "[train 01] 3/12 steps, reward 0.41",
+    ]
+    assert narrator.outcome() == "1 ran, 1 came from the cache, 1 were up to date of 4 stages"
+    assert narrator.current == "arm-train-01"
+
+
+def test_nothing_had_to_run() -> None:
+    narrator, lines = told("Stage 'a' didn't change, skipping\nData and pipelines are up to date.\n")
+    assert lines == []
+    assert narrator.outcome() == "nothing had to run: all 4 stages are up to date"
+
+
+def test_the_holder_of_the_lock_is_named() -> None:
+    narrator, _ = told(
+        "ERROR: failed to reproduce 'a': 'runs/a' is busy, it is being blocked by:\n  (PID 25532): dvc repro\n"
+    )
+    assert narrator.busy == "dvc repro (PID 25532)"
+
+
+def test_a_stage_that_complains_is_heard() -> None:
+    assert told("runs/x: missing artifact\n")[1] == ["runs/x: missing artifact"]
