@@ -90,12 +90,16 @@ def _explain(error: ValidationError) -> str:
     return f"{where}: {first['msg']}{more}"
 
 
+def _rebuild(path: Path) -> str:
+    return REBUILD if "runs" in path.parts else ""
+
+
 def _parse(path: Path, text: bytes, model: type[R], line: int | None) -> R:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
         problem = f"not a valid {model.__name__}: {_explain(error)}"
-        raise ArtifactError(path, problem, line=line, hint=REBUILD if "runs" in path.parts else "") from None
+        raise ArtifactError(path, problem, line=line, hint=_rebuild(path)) from None
 
 
 def require(path: Path) -> Path:
@@ -112,7 +116,14 @@ def read_json(path: Path, model: type[R]) -> R:
     return _parse(path, require(path).read_bytes(), model, None)
 
 
-def read_jsonl(path: Path, model: type[R]) -> list[R]:
-    """Read all records of a JSONL file; errors name path and line."""
+def read_jsonl(path: Path, model: type[R], *, may_be_empty: bool = False) -> list[R]:
+    """Read all records of a JSONL file; errors name path and line.
+
+    A file without a record is refused, as what is left of a cut-short one, unless finding none is an answer.
+    """
     with require(path).open("rb") as file:
-        return [_parse(path, text, model, number) for number, text in enumerate(file, 1)]
+        records = [_parse(path, text, model, number) for number, text in enumerate(file, 1)]
+    if not records and not may_be_empty:
+        problem = f"an empty file, expected one {model.__name__} or more, one a line"
+        raise ArtifactError(path, problem, hint=_rebuild(path))
+    return records

@@ -84,7 +84,7 @@ def _evaluation(inputs: Mapping[str, Path], number: int) -> tuple[list[Trial], E
 def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
     trials, metrics = _evaluation(inputs, number)
     control, propose, train = (_folder(inputs, kind, number) for kind in ("control", "propose", "train"))
-    patterns = read_jsonl(control / "patterns.jsonl", Pattern)
+    patterns = read_jsonl(control / "patterns.jsonl", Pattern, may_be_empty=True)
     directive = read_json(control / "directive.json", Directive)
     lift = read_json(propose / "lift.json", Lift)
     training = _log(train / "metrics.jsonl")
@@ -99,7 +99,7 @@ def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
         ),
         patterns=sorted(patterns, key=lambda pattern: (-pattern.support, pattern.id)),
         ordered={quota.pattern: quota.tasks for quota in directive.quotas},
-        mistakes=_mistakes(read_jsonl(control / "failures.jsonl", Failure)),
+        mistakes=_mistakes(read_jsonl(control / "failures.jsonl", Failure, may_be_empty=True)),
         lifts={pattern: found.lift for pattern, found in lift.patterns.items() if found.lift is not None},
         candidates=read_json(propose / "yield.json", Tally),
         training=training,

@@ -33,7 +33,7 @@ def run(context: Context) -> None:
     world = open_world(context.spec.environment, inputs["tasks"])
     seed = (context.spec.seed, "propose", context.iteration)
     directive = read_json(inputs["control"] / "directive.json", Directive)
-    patterns = read_jsonl(inputs["control"] / "patterns.jsonl", Pattern)
+    patterns = read_jsonl(inputs["control"] / "patterns.jsonl", Pattern, may_be_empty=True)
     names = [condition.condition for condition in conditions()]
     proposal = propose(
         targets(settings, directive, patterns, names, generator(*seed, "targets")),

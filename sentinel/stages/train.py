@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sentinel.artifacts import read_jsonl, replacing, write_jsonl
 from sentinel.curriculum import Curriculum
-from sentinel.errors import StageError
 from sentinel.llm.policy import save_policy
 from sentinel.records import OriginKind, Task
 from sentinel.rollout.players import open_players
@@ -50,9 +49,7 @@ def run(context: Context) -> None:
 def _curriculum(context: Context) -> Curriculum:
     """Over the pool and the iteration's new tasks."""
     pool, proposed = context.inputs["pool"], context.inputs["propose"] / "tasks.jsonl"
-    tasks = read_jsonl(pool, Task) + read_jsonl(proposed, Task)
-    if not tasks:
-        raise StageError(f"{pool} and {proposed} hold no task: nothing to train on")
+    tasks = read_jsonl(pool, Task) + read_jsonl(proposed, Task, may_be_empty=True)
     targeted = [task for task in tasks if task.origin.kind is OriginKind.targeted]
     general = [task for task in tasks if task.origin.kind is not OriginKind.targeted]
     return Curriculum(general, targeted, context.spec.curriculum)

@@ -71,7 +71,7 @@ class _Warming:
             self._train("clean", policy, {}, self._settings.clean_steps)
             save_policy(kept, policy)
             write_jsonl(log, self.log)
-        self.log = read_jsonl(log, WarmupStep)
+        self.log = read_jsonl(log, WarmupStep, may_be_empty=True)
         return load_policy(kept, self._context.profile.device)
 
     def weak(self, policy: Policy) -> None:

@@ -13,14 +13,25 @@ from sentinel.controller.directive import apportion
 from sentinel.controller.history import History, Sample, Source
 from sentinel.errors import ArtifactError, StageError
 from sentinel.proposer.conditions import matching
-from sentinel.records import Directive, Failure, Lift, Party, Pattern, PatternLift, PatternStatus, Tally, Trajectory
+from sentinel.records import (
+    Directive,
+    Failure,
+    Lift,
+    Party,
+    Pattern,
+    PatternLift,
+    PatternStatus,
+    Tally,
+    Trajectory,
+    VoidReason,
+)
 from sentinel.spec.load import load
 from sentinel.spec.models import ExperimentSpec
 from sentinel.spec.profile import ProfileSpec
 from sentinel.stages import control
 from sentinel.stages.context import Context
 from sentinel.stages.progress import Progress
-from tests.unit.controller_cases import CONFIRM, DONE, expert, made, play, reads, replacing, writes
+from tests.unit.controller_cases import CONFIRM, DONE, expert, made, play, reads, replacing, voided, writes
 
 NAMES = ("cancel/no_reason", "cancel/plain", "return/original", "payment/plain", "address/plain", "refuse/bad_reason")
 
@@ -38,6 +49,10 @@ def pair(name: str, number: int) -> tuple[Trajectory, Trajectory]:
     task = made(name, number)
     moves = replacing(expert(task), writes(task)[-1]) if writes(task) else [*reads(task), DONE]
     return play(task, expert(task)), play(task, moves)
+
+
+UNSCORED = [voided(pair(NAMES[0], 0)[0], VoidReason.infrastructure)]
+"""A training that says nothing."""
 
 
 def played(rates: Mapping[str, int], trials: int = 8) -> list[Trajectory]:
@@ -64,7 +79,7 @@ def stage(
     (here / "control").mkdir(parents=True)
     inputs = {"rollout": here / "rollout"}
     if iteration > 1:
-        write_jsonl(before / "train" / "trajectories.jsonl", trained)
+        write_jsonl(before / "train" / "trajectories.jsonl", trained or UNSCORED)
         write_json(before / "propose" / "lift.json", lift or Lift())
         inputs |= {f"previous_{kind}": before / kind for kind in ("control", "propose", "train")}
     name = f"retail-cpu-control-{iteration:02d}"
@@ -84,7 +99,10 @@ def stage(
 
 
 def patterns(folder: Path) -> dict[str, Pattern]:
-    return {str(p.condition.get("condition", "")): p for p in read_jsonl(folder / "patterns.jsonl", Pattern)}
+    return {
+        str(p.condition.get("condition", "")): p
+        for p in read_jsonl(folder / "patterns.jsonl", Pattern, may_be_empty=True)
+    }
 
 
 def directive(folder: Path) -> Directive:

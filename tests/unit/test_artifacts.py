@@ -1,0 +1,39 @@
+"""Artifacts that are missing, empty or cut short: the message names the file and what was expected there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sentinel.artifacts import read_jsonl, write_jsonl
+from sentinel.errors import ArtifactError
+from sentinel.records import Failure, Task
+from tests.unit.builders import made
+
+
+def test_an_empty_file_is_no_list_of_tasks(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "tasks.jsonl"
+    write_jsonl(path, [])
+    with pytest.raises(ArtifactError, match=r"tasks\.jsonl: an empty file, expected one Task or more") as caught:
+        read_jsonl(path, Task)
+    assert "run again to rebuild it" in str(caught.value)
+
+
+def test_no_failures_are_an_answer(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "failures.jsonl", [])
+    assert read_jsonl(tmp_path / "failures.jsonl", Failure, may_be_empty=True) == []
+
+
+def test_a_line_cut_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    write_jsonl(path, [made("cancel/plain"), made("cancel/plain", 1)])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ArtifactError, match=r"tasks\.jsonl:2: not a valid Task") as caught:
+        read_jsonl(path, Task)
+    assert "rebuild" not in str(caught.value), "a file of the user's own is not to be deleted"
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"tasks\.jsonl: missing artifact\n.*sentinel run SPEC"):
+        read_jsonl(tmp_path / "tasks.jsonl", Task)
