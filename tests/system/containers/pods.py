@@ -32,7 +32,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 def artifact(name):
-    return SimpleNamespace(path=f"/batons/{name}", metadata={{}})
+    return SimpleNamespace(path=f"/batons/{{name}}", metadata={{}})
 
 after = artifact({stage!r})
 {call}

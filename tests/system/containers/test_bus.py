@@ -47,7 +47,7 @@ class Checkout:
         (folder / SPEC).write_text(longer((root / "tests/e2e/small.yaml").read_text()))
         (folder / "experiments/profiles/containers.yaml").write_text(profile)
         (folder / "images.lock").write_text(lock.read_text())
-        self.call("sentinel.cli", "compile", SPEC)
+        self.call("sentinel.cli", "compile")
         if bucket:
             self.call("dvc", "remote", "add", "--local", "--default", "bus", bucket.url)
             self.call("dvc", "remote", "modify", "--local", "bus", "endpointurl", bucket.endpoint)
