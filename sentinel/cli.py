@@ -237,21 +237,35 @@ def compare(
 
 
 @app.command("check-env", rich_help_panel=CHECKS)
-def check_env(spec: Spec, as_json: Json = False) -> None:
-    """Compare our reward with tau2's official evaluator on every real task: gold, do-nothing and wrong agents."""
-    from sentinel.env import check
-    from sentinel.spec.load import load
+def check_env(
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="An experiment.", show_default=False)] = None,
+    domain: Annotated[str | None, typer.Option(help="Or a domain of tau2: retail, airline, telecom.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare our reward with tau2's on every real task; or, of any domain, replay and score the gold agent."""
     from sentinel.stages.progress import Progress
 
-    tasks, world = check.subject(load(spec).experiment.spec)
+    if (spec is None) is (domain is None):
+        raise typer.BadParameter("name either an experiment file or, with --domain, a domain")
     progress = Progress("check-env")
-    progress.start(len(tasks), "tasks")
-    report = check.check_env(tasks, world, advance=progress.advance)
+    if domain:
+        from sentinel.env.domains import Domain, check_domain
+
+        subject = Domain(domain)
+        progress.start(len(subject.tasks), "tasks")
+        report: Any = check_domain(subject, progress.advance)
+    elif spec:
+        from sentinel.env import check
+        from sentinel.spec.load import load
+
+        tasks, world = check.subject(load(spec).experiment.spec)
+        progress.start(len(tasks), "tasks")
+        report = check.check_env(tasks, world, advance=progress.advance)
     progress.close()
     show(report.summary(), as_json)
     if as_json:
         emit(report.model_dump(mode="json"))
-    if report.disagreements:
+    if not report.sound:
         raise typer.Exit(1)
 
 

@@ -64,6 +64,11 @@ class EnvReport(Record):
     """Share of the compared verdicts that are equal."""
     disagreements: tuple[Disagreement, ...]
 
+    @property
+    def sound(self) -> bool:
+        """Whether our scores may stand for tau2's."""
+        return not self.disagreements
+
     def summary(self) -> str:
         """The counts in words, and the first disagreements."""
         lines = [
