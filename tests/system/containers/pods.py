@@ -133,6 +133,11 @@ class Pods:
         run("docker", "kill", container)
         return self._remove(container)
 
+    def close(self) -> None:
+        """Remove what is still there, after a failure."""
+        while self.containers:
+            self._remove(self.containers.popitem()[1])
+
     def baton(self, stage: Stage) -> Baton:
         """What the stage handed on."""
         return Baton.model_validate_json((self.batons / stage.name).read_text())

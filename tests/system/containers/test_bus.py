@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,18 +90,11 @@ def checkout(
 
 
 @pytest.fixture(scope="module")
-def pods(
-    checkout: Checkout, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch
-) -> Pods:
-    monkeypatch_module.chdir(checkout.folder)
-    submission = prepare(Path(SPEC), "containers")
-    return Pods(tmp_path_factory.mktemp("pods"), submission, bucket)
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
+def pods(checkout: Checkout, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
+    with chdir(checkout.folder):
+        submission = prepare(Path(SPEC), "containers")
+    with closing(Pods(tmp_path_factory.mktemp("pods"), submission, bucket)) as made:
+        yield made
 
 
 def test_every_stage_runs_in_its_own_container_and_two_kills_cost_nothing_that_was_done(
@@ -142,7 +136,7 @@ def survive_two_kills(pods: Pods, stage: Any) -> None:
 
 def test_the_same_run_again_executes_nothing(pods: Pods, tmp_path: Path, clock: Clock) -> None:
     again = Pods(tmp_path, pods.submission, pods.bucket, job="second")
-    with clock("the same run again, in containers: nothing executes"):
+    with closing(again), clock("the same run again, in containers: nothing executes"):
         done = [again.perform(stage) for stage in again.stages]
     assert [each.metadata["executed"] for each in done] == [False] * len(done)
 
