@@ -67,6 +67,12 @@ class Server:
         with talking("connect"):
             return cls(Client(host=endpoint, namespace=namespace or "kubeflow"), None)
 
+    def health(self) -> str:
+        """What the server says of itself."""
+        with talking("ask for its health"):
+            found = self._client.get_kfp_healthz(sleep_duration=1)
+        return "reached, several users" if found.multi_user else "reached, one user"
+
     def create(
         self, experiment: str, name: str, package: Path, parameters: Mapping[str, str], account: str | None
     ) -> Run:

@@ -79,6 +79,19 @@ def submit(
         made = prepare(spec, profile, sets, number=made.part.number + 1, previous=run.id)
 
 
+def connect(made: Submission) -> Server:
+    """The server that a submission's profile names, or the one that kfp finds by itself."""
+    return Server.connect(made.cluster.endpoint, made.cluster.namespace)
+
+
+def compile_only(spec: Path, profile: str, sets: Sequence[str], package: Path) -> Submission:
+    """Check everything and write the pipeline; no server is asked."""
+    made = prepare(spec, profile, sets)
+    made.compile(package)
+    say(f"{package}: {made.name}, {package.stat().st_size:,} bytes")
+    return made
+
+
 def _create(made: Submission, names: Names, server: Server) -> Run:
     with TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"

@@ -236,6 +236,48 @@ def compare(
         emit(found.model_dump(mode="json"))
 
 
+@app.command(rich_help_panel=RUNS)
+def submit(
+    spec: Spec,
+    profile: Annotated[str | None, typer.Option(envvar="SENTINEL_PROFILE", help="Where it runs: gpu, kind, …")] = None,
+    sets: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change the spec.")] = [],  # noqa: B006
+    run_name: Annotated[str | None, typer.Option("--run-name", "-r", help="Name of the run.")] = None,
+    experiment: Annotated[str | None, typer.Option("--experiment-name", "-e", help="Kubeflow experiment.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the run to its end.")] = False,
+    resume_from: Annotated[str | None, typer.Option(metavar="RUN", help="Continue this run.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Only write the pipeline to this file.")] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Run the pipeline on this machine, without a cluster.")
+    ] = False,
+    runner: Annotated[str, typer.Option(help="With --local: subprocess or docker.")] = "subprocess",
+    as_json: Json = False,
+) -> None:
+    """Run an experiment on Kubeflow Pipelines: the same as `kfp run submit SPEC`."""
+    from sentinel.pipelines.verbs import Options, submit
+
+    chosen = Options(profile, tuple(sets), run_name, experiment, watch, resume_from, output, local, runner)
+    document = submit(spec, chosen)
+    if as_json:
+        emit(document)
+
+
+@app.command(rich_help_panel=CHECKS)
+def doctor(
+    profile: Annotated[str, typer.Option(envvar="SENTINEL_PROFILE", help="Where runs shall happen.")] = "gpu",
+    as_json: Json = False,
+) -> None:
+    """Check what submitting needs (hook, versions, endpoint, bucket, secrets, GPUs), and say how to mend it."""
+    from sentinel.pipelines.doctor import State, examine
+
+    findings = list(examine(profile))
+    for name, state, found, mend in findings:
+        show(f"{state:<8} {name}: {found}" + (f"\n         {mend}" if mend else ""), as_json)
+    if as_json:
+        emit([finding._asdict() for finding in findings])
+    if any(finding.state is State.broken for finding in findings):
+        raise typer.Exit(1)
+
+
 @app.command("check-env", rich_help_panel=CHECKS)
 def check_env(
     spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="An experiment.", show_default=False)] = None,
