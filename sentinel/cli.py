@@ -29,9 +29,9 @@ SPECS = "Specs"
 RUNS = "Experiments"
 CHECKS = "Checks"
 
-Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="An experiment file.", show_default=False)]
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="An experiment or study file.", show_default=False)]
 Specs = Annotated[
-    list[Path], typer.Argument(metavar="SPEC...", help="Experiment or profile files.", show_default=False)
+    list[Path], typer.Argument(metavar="SPEC...", help="Experiment, study or profile files.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -104,7 +104,7 @@ def render(spec: Spec, as_json: Json = False) -> None:
 
 @app.command(rich_help_panel=SPECS)
 def schema(
-    kind: Annotated[str, typer.Argument(help="experiment or profile.")] = "experiment",
+    kind: Annotated[str, typer.Argument(help="experiment, profile or study.")] = "experiment",
     write: Annotated[Path | None, typer.Option(help="Write the schemas of all kinds into this folder instead.")] = None,
 ) -> None:
     """Print the JSON Schema that editors check a file with."""
@@ -143,22 +143,21 @@ def migrate(
 @app.command(rich_help_panel=RUNS)
 def plan(spec: Spec, as_json: Json = False) -> None:
     """Show the stages of an experiment, and how many episodes it plays for what."""
-    from sentinel.plan import budget
+    from sentinel.plan import Budget, budget
     from sentinel.plan import plan as make_plan
-    from sentinel.spec.load import load
+    from sentinel.spec.expand import members
 
-    experiment = load(spec).experiment
-    planned, episodes = make_plan(experiment), budget(experiment.spec)
+    experiments = [one.experiment for one in members(spec)]
+    stages = list({stage.name: stage for one in experiments for stage in make_plan(one).stages}.values())
+    episodes = Budget(*map(sum, zip(*(budget(one.spec) for one in experiments), strict=True)))
     if as_json:
-        stages = [{"name": s.name, "component": s.component, "inputs": dict(s.inputs)} for s in planned.stages]
-        emit({"stages": stages, "episodes": {**episodes._asdict(), "budget": episodes.spent}})
+        described = [{"name": s.name, "component": s.component, "inputs": dict(s.inputs)} for s in stages]
+        emit({"stages": described, "episodes": {**episodes._asdict(), "budget": episodes.spent}})
         return
-    for stage in planned.stages:
-        show(f"{stage.name:<{max(len(s.name) for s in planned.stages)}}  {stage.component:<10}  -> {stage.output}/")
+    for stage in stages:
+        show(f"{stage.name:<{max(len(s.name) for s in stages)}}  {stage.component:<10}  -> {stage.output}/")
     purposes = ", ".join(f"{name} {count:,}" for name, count in episodes._asdict().items())
-    show(
-        f"\n{len(planned.stages)} stages. Episodes at most: {purposes}. Budget (all but evaluation): {episodes.spent:,}"
-    )
+    show(f"\n{len(stages)} stages. Episodes at most: {purposes}. Budget (all but evaluation): {episodes.spent:,}")
 
 
 @app.command(rich_help_panel=RUNS)
@@ -215,22 +214,19 @@ def stage(
 
 @app.command(rich_help_panel=RUNS)
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A finished experiment: its name or its file.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another one on the same held-out tasks.")],
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="A finished experiment, its name or file; or a study file.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one on the same held-out tasks.")] = "",
     iteration: Annotated[int | None, typer.Option(help="Compare these policies; by default the last ones.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show Pass^k of two experiments, and B minus A paired by task with intervals."""
-    from sentinel.evaluation.compare import compare, read_arm
+    """Show Pass^k of two experiments, and B minus A paired by task with intervals; or of all arms of a study."""
     from sentinel.plan import RUNS as FOLDER
-    from sentinel.spec.load import load
-    from sentinel.stages.context import read_run
+    from sentinel.stages.arms import compare_runs, study_scores
 
-    def name(given: str) -> str:
-        return load(given).experiment.metadata.name if given.endswith((".yaml", ".yml")) else given
-
-    arms = [read_arm(read_run(f"{FOLDER}/{name(given)}")[0], Path(FOLDER), iteration) for given in (first, second)]
-    found = compare(*arms)
+    runs = Path(FOLDER)
+    found = compare_runs(first, second, runs, iteration) if second else study_scores(Path(first), runs, iteration)
     show(found.summary(), as_json)
     if as_json:
         emit(found.model_dump(mode="json"))

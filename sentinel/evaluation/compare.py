@@ -82,16 +82,17 @@ class Comparison(Part):
         lines = [head, "", "  ".join(["k", *(f"{name:>{width}}" for name in names), f"{'difference':>20}"])]
         for row in self.rows:
             cells = (
-                f"{_cell(row.first):>{width}}",
-                f"{_cell(row.second):>{width}}",
-                f"{_cell(row.difference, '+'):>20}",
+                f"{cell(row.first):>{width}}",
+                f"{cell(row.second):>{width}}",
+                f"{cell(row.difference, '+'):>20}",
             )
             lines.append("  ".join([str(row.k), *cells]))
         counted = (f"{side.name}: {side.tasks} tasks, {side.void} void, {side.rollouts:,} rollouts" for side in sides)
         return "\n".join([*lines, "", self.task_set.label, *counted, *self.notes])
 
 
-def _cell(figure: Estimate | None, sign: str = "") -> str:
+def cell(figure: Estimate | None, sign: str = "") -> str:
+    """A figure with its interval, in percent or points."""
     if figure is None:
         return "–"
     value, low, high = (f"{100 * getattr(figure, end):{sign}.1f}" for end in Interval._fields)
