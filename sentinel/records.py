@@ -148,6 +148,8 @@ class Message(Part):
     role: Role
     content: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = Field(default="", exclude_if=lambda text: not text)
+    """What a thinking policy wrote before its answer; the user never sees it. Not written where there is none."""
     error: bool = False
     """For tool messages: whether the tool refused (bad arguments, illegal state, unknown tool, unparsable call)."""
     turn: int

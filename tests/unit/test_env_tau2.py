@@ -13,13 +13,13 @@ from sentinel.env.overlay import TOOLS, WRITE_TOOLS, World
 from sentinel.env.task_sets import task_set
 from sentinel.env.tau2 import (
     BenchmarkSet,
-    benchmark_orders,
     benchmark_tasks,
     benchmark_users,
     policy_text,
     tool_schemas,
 )
 from sentinel.records import Origin, OriginKind, Task
+from tests.unit.builders import benchmark_orders
 
 
 def test_the_splits_are_tau2s() -> None:
