@@ -233,6 +233,7 @@ class LabelKind(StrEnum):
     wrong_argument = "wrong_argument"
     wrong_order = "wrong_order"
     missing_communication = "missing_communication"
+    wrong_communication = "wrong_communication"
     false_refusal = "false_refusal"
     against_policy = "against_policy"
     unconfirmed_write = "unconfirmed_write"
@@ -242,8 +243,11 @@ class LabelKind(StrEnum):
     hallucinated_tool = "hallucinated_tool"
     malformed_call = "malformed_call"
     tool_error = "tool_error"
+    parallel_calls = "parallel_calls"
     repeated_call = "repeated_call"
+    loop = "loop"
     out_of_turns = "out_of_turns"
+    out_of_context = "out_of_context"
     gave_up = "gave_up"
 
 
@@ -256,6 +260,8 @@ class Label(Part):
     argument: str | None = None
     expected: Json = None
     actual: Json = None
+    rule: str | None = None
+    """The rule of the policy that was broken, or that the tool gave as its reason to refuse."""
 
 
 class Party(StrEnum):
@@ -267,11 +273,21 @@ class Party(StrEnum):
     infrastructure = "infrastructure"
 
 
+class Suspicion(Part):
+    """Evidence against somebody else than the agent."""
+
+    party: Party
+    reason: str
+    turn: int
+
+
 class Attribution(Part):
     """Who is at fault, and why we say so."""
 
     party: Party
     reason: str
+    suspicions: tuple[Suspicion, ...] = ()
+    """Evidence against others that did not decide the matter."""
 
 
 class Failure(Record):
