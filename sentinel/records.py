@@ -298,6 +298,7 @@ class Failure(Record):
     task: str
     trial: int
     knobs: dict[str, str | int | bool]
+    """Those of the task, and the traits that they leave open."""
     labels: tuple[Label, ...]
     decisive: int
     """Index into `labels` of the first step from which the episode could not succeed."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from sentinel.controller.evidence import decisive, evidence
 from sentinel.controller.steps import read_steps
 from sentinel.controller.suspicion import suspicions
+from sentinel.env.traits import characteristics
 from sentinel.records import Attribution, Failure, Label, Outcome, Party, Tally, Trajectory
 
 
@@ -58,7 +59,7 @@ def explain(trajectory: Trajectory) -> Failure:
         trajectory=f"{trajectory.task.id}#{trajectory.trial}",
         task=trajectory.task.id,
         trial=trajectory.trial,
-        knobs=trajectory.task.knobs,
+        knobs=characteristics(trajectory.task),
         labels=labels,
         decisive=index,
         attribution=attribute(trajectory, labels[index]),

@@ -98,7 +98,8 @@ def _by_turn(label: Label) -> tuple[int, int, str, str]:
 def decisive(trajectory: Trajectory, labels: Sequence[Label]) -> int:
     """Index of the first label from which the episode could not succeed; the labels are those of `evidence`."""
     kinds = _fatal(trajectory, labels)
-    fatal = [index for index, label in enumerate(labels) if label.kind in kinds]
+    refused = _fatal_errors(trajectory, labels, kinds)
+    fatal = [index for index, label in enumerate(labels) if label.kind in kinds or label in refused]
     return min(fatal, key=lambda index: _by_turn(labels[index]), default=len(labels) - 1)
 
 
@@ -112,18 +113,22 @@ def _fatal(trajectory: Trajectory, labels: Sequence[Label]) -> frozenset[LabelKi
         kinds |= _WORDS
     found = {label.kind for label in labels}
     if kinds & _ABSENT & found or not kinds & found:
-        kinds |= _PREVENTS | ({LabelKind.tool_error} & _tried(trajectory, labels))
-        kinds |= _ERRORS if trajectory.ending in (Ending.malformed, Ending.error) else frozenset()
-        kinds |= {LabelKind.loop} if _EXHAUSTED & found else frozenset()
+        kinds |= _PREVENTS | ({LabelKind.loop} if _EXHAUSTED & found else set())
     if LabelKind.extra_write in found and _declined(trajectory):
         kinds |= {LabelKind.unconfirmed_write}
     return kinds
 
 
-def _tried(trajectory: Trajectory, labels: Sequence[Label]) -> set[LabelKind]:
-    """Tool errors count where the refused call was a write that is missing at the end."""
+def _fatal_errors(trajectory: Trajectory, labels: Sequence[Label], kinds: frozenset[LabelKind]) -> list[Label]:
+    """The refused attempts at writes that are missing at the end, and the broken call that ended the episode."""
+    found = {label.kind for label in labels}
+    if not (kinds & _ABSENT & found or not kinds & found):
+        return []
     missing = {label.tool for label in labels if label.kind is LabelKind.missing_write}
-    return {label.kind for label in labels if label.kind is LabelKind.tool_error and label.tool in missing}
+    errors = [label for label in labels if label.kind in _ERRORS]
+    tried = [label for label in errors if label.kind is LabelKind.tool_error and label.tool in missing]
+    ended = errors[-1:] if trajectory.ending in (Ending.malformed, Ending.error) else []
+    return tried + ended
 
 
 def _declined(trajectory: Trajectory) -> bool:

@@ -37,6 +37,13 @@ _BROKEN_DOWN = re.compile(
     r"|bad gateway|traceback \(most recent|out of memory|rate limit",
     re.IGNORECASE,
 )
+_THROUGH = re.compile(r"(?:any|some)thing else|else (?:i|we) can|further (?:help|assist|question)", re.IGNORECASE)
+_CLAIMS = re.compile(
+    r"\b(?:has|have) been (?:submitted|processed|placed|completed|cancelled|canceled|updated|changed|modified)\b"
+    r"|\ball set\b|\bit is done\b|\bi(?:’|')ve (?:submitted|processed|placed|completed|cancelled|updated|changed)\b",
+    re.IGNORECASE,
+)
+_CONSENT = re.compile(r"\b(?:yes|go ahead|proceed|confirm|please do|do it)\b", re.IGNORECASE)
 _OF_THE_REQUEST = frozenset({"item_ids", "new_item_ids", "order_id", "user_id"})
 """Arguments that say what the user wants: its scenario decides them, whatever their spelling there."""
 
@@ -195,13 +202,14 @@ def _noted(trajectory: Trajectory, steps: Steps, step: Label) -> Iterator[Found]
 
 
 def _left(trajectory: Trajectory, steps: Steps, step: Label) -> Iterator[Found]:
-    """The user left before the agent could finish; it decides where nothing that the agent did was decisive."""
+    """The user left before the agent could finish; it decides unless the agent erred or claimed to be through."""
     if trajectory.ending is not Ending.user_stop or not trajectory.messages:
         return
     final = trajectory.messages[-1]
     if final.role is not Role.user:
         return
-    open_end = step.kind in _AT_THE_END
+    claims = bool(steps.texts) and _CLAIMS.search(steps.texts[-1][1]) is not None
+    open_end = step.kind in _AT_THE_END and not claims
     if any(token in final.content for token in _LEAVES) and steps.transferred is None:
         reason = "the user left for a human agent without having been transferred"
         yield _found(Party.user_simulator, reason, final.turn, open_end)
@@ -211,28 +219,25 @@ def _left(trajectory: Trajectory, steps: Steps, step: Label) -> Iterator[Found]:
 
 
 def _was_asked(steps: Steps) -> bool:
-    """The agent's last words were a question."""
-    return bool(steps.texts) and ("?" in steps.texts[-1][1] or "confirm" in steps.texts[-1][1].lower())
+    """The agent's last words asked for consent, not whether there was anything else."""
+    last = steps.texts[-1][1] if steps.texts else ""
+    return ("?" in last or "confirm" in last.lower()) and not _THROUGH.search(last)
 
 
 def _goes_on(text: str) -> bool:
     words = text.replace(STOP, "")
-    return agrees(words) or "let me know once" in words.lower()
+    return (agrees(words) and _CONSENT.search(words) is not None) or "let me know once" in words.lower()
 
 
 def _misbehaved(trajectory: Trajectory, steps: Steps, step: Label) -> Iterator[Found]:
-    """Breaches of the rules that live users are held to, up to the decisive step; they decide nothing by themselves."""
-    heard: list[str] = []
-    said: list[str] = []
-    for message, agent in _exchanges(trajectory.messages):
-        if message.turn > step.turn:
-            return
-        heard.append(agent)
-        said.append(message.content)
-        kind = find_fault(trajectory.task.scenario, heard, said, lambda: True)
-        if kind is not None and not ends(message.content):
-            yield _found(Party.user_simulator, f"{FAULT}{kind.value}", message.turn, decides=False)
-            return
+    """A breach of the rules that live users are held to, in the words before the decisive step; it decides nothing."""
+    exchanges = [(m, agent) for m, agent in _exchanges(trajectory.messages) if m.turn < step.turn]
+    if not exchanges or ends(exchanges[-1][0].content):
+        return
+    heard, said = [agent for _, agent in exchanges], [message.content for message, _ in exchanges]
+    kind = find_fault(trajectory.task.scenario, heard, said, lambda: True)
+    if kind is not None:
+        yield _found(Party.user_simulator, f"{FAULT}{kind.value}", exchanges[-1][0].turn, decides=False)
 
 
 def _exchanges(messages: Sequence[Message]) -> Iterator[tuple[Message, str]]:
