@@ -325,6 +325,26 @@ def regrade(
         emit({**result.model_dump(mode="json"), "seconds": seconds})
 
 
+@app.command(rich_help_panel=CHECKS)
+def diagnose(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A tau2 result file, or a trajectories.jsonl of ours.")],
+    as_json: Json = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with the failed dialogues to this file.")] = None,
+    min_support: Annotated[int, typer.Option(min=1, help="Failures that make a recurring error.")] = 2,
+) -> None:
+    """Explain every failed episode: the decisive step, whose fault it was, and which errors recur."""
+    from sentinel.artifacts import write_text
+    from sentinel.controller.report import diagnose_file, page, table
+
+    report = diagnose_file(file, min_support)
+    show(table(report.document), as_json)
+    if html is not None:
+        write_text(html, page(report))
+        say(f"wrote {html}")
+    if as_json:
+        emit(report.document.model_dump(mode="json"))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code: 0 done, 1 a stage failed, 2 something the user can mend."""
     try:

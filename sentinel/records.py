@@ -235,6 +235,7 @@ class LabelKind(StrEnum):
     wrong_argument = "wrong_argument"
     wrong_order = "wrong_order"
     missing_communication = "missing_communication"
+    wrong_communication = "wrong_communication"
     false_refusal = "false_refusal"
     against_policy = "against_policy"
     unconfirmed_write = "unconfirmed_write"
@@ -244,8 +245,11 @@ class LabelKind(StrEnum):
     hallucinated_tool = "hallucinated_tool"
     malformed_call = "malformed_call"
     tool_error = "tool_error"
+    parallel_calls = "parallel_calls"
     repeated_call = "repeated_call"
+    loop = "loop"
     out_of_turns = "out_of_turns"
+    out_of_context = "out_of_context"
     gave_up = "gave_up"
 
 
@@ -258,6 +262,8 @@ class Label(Part):
     argument: str | None = None
     expected: Json = None
     actual: Json = None
+    rule: str | None = None
+    """The rule of the policy that was broken, or that the tool gave as its reason to refuse."""
 
 
 class Party(StrEnum):
@@ -269,11 +275,21 @@ class Party(StrEnum):
     infrastructure = "infrastructure"
 
 
+class Suspicion(Part):
+    """Evidence against somebody else than the agent."""
+
+    party: Party
+    reason: str
+    turn: int
+
+
 class Attribution(Part):
     """Who is at fault, and why we say so."""
 
     party: Party
     reason: str
+    suspicions: tuple[Suspicion, ...] = ()
+    """Evidence against others that did not decide the matter."""
 
 
 class Failure(Record):
@@ -284,6 +300,7 @@ class Failure(Record):
     task: str
     trial: int
     knobs: dict[str, str | int | bool]
+    """Those of the task, and the traits that they leave open."""
     labels: tuple[Label, ...]
     decisive: int
     """Index into `labels` of the first step from which the episode could not succeed."""
