@@ -190,7 +190,7 @@ def run(
     profile: Annotated[str | None, typer.Option(help="Name or path of the profile: where it runs.")] = None,
 ) -> None:
     """Run an experiment: every stage whose inputs, params or code changed, and no other."""
-    from sentinel.runner import run as run_experiment
+    from sentinel.runner.repro import run as run_experiment
 
     run_experiment(spec, profile)
 
