@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from sentinel.artifacts import replacing_folder, require
 from sentinel.errors import ArtifactError
+from sentinel.llm.model_folder import CONFIG, TOKENIZER, WEIGHTS, weight_files
 from sentinel.spec.models import TinyPolicy
 
+Dtype = Literal["float32", "bfloat16"]
 INITIAL_STD = 0.06
 """Wider than transformers' 0.02: a model this small learns to copy identifiers only from here (measured)."""
 
@@ -24,7 +33,7 @@ INITIAL_STD = 0.06
 class Policy(NamedTuple):
     """A model and its tokenizer."""
 
-    model: LlamaForCausalLM
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
 
 
@@ -58,38 +67,36 @@ def save_policy(folder: Path, policy: Policy) -> None:
             for name, value in policy.model.state_dict().items()
             if name != "lm_head.weight" or not policy.model.config.tie_word_embeddings
         }
-        save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
+        save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
 
 
-def load_policy(folder: Path, device: str = "cpu") -> Policy:
-    """Read a policy; only safetensors are loaded, never a pickle."""
-    for name in ("model.safetensors", "tokenizer.json"):
-        require(folder / name)
-    _check_config(folder / "config.json")
+def load_policy(folder: Path, device: str = "cpu", dtype: Dtype = "float32") -> Policy:
+    """Read a policy; only safetensors are loaded, never a pickle, and no code of the folder is run."""
+    weights = weight_files(folder)
+    require(folder / TOKENIZER)
+    _check_config(folder / CONFIG)
     logging.disable_progress_bar()
+    here = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model, loading = LlamaForCausalLM.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, dtype=getattr(torch, dtype), output_loading_info=True, **here
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **here)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(folder, f"not a policy that can be loaded: {error}") from error
     if missing := sorted(loading["missing_keys"]):
-        raise ArtifactError(folder / "model.safetensors", f"weights are missing: {', '.join(missing)}")
+        raise ArtifactError(weights[0], f"weights are missing: {', '.join(missing)}")
     return Policy(model.to(device).eval(), tokenizer)
 
 
 def _check_config(path: Path) -> None:
     """For a config that is missing or says nothing, transformers would make a model of seven billion parameters."""
     try:
-        found = json.loads(require(path).read_text(encoding="utf-8")).get("model_type")
+        config = json.loads(require(path).read_text(encoding="utf-8"))
+        found = config.get("model_type")
     except (ValueError, AttributeError) as error:
         raise ArtifactError(path, f"not a model's configuration: {error}") from error
-    if found != "llama":
-        raise ArtifactError(path, f"expected the configuration of a Llama model, found model_type {found!r}")
-
-
-def policy_hash(folder: Path) -> str:
-    """Identity of the weights: 16 hex digits of SHA-256 over the safetensors."""
-    hasher = hashlib.sha256(require(folder / "model.safetensors").read_bytes())
-    return hasher.hexdigest()[:16]
+    if found not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or not {"vocab_size", "text_config"} & config.keys():
+        raise ArtifactError(path, f"expected the configuration of a language model, found model_type {found!r}")
+    if config.get("quantization_config"):
+        raise ArtifactError(path, "quantised weights cannot be trained; start from the model they were made of")

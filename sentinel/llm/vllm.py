@@ -129,10 +129,22 @@ class VllmEngine:
                 for _ in range(min(self.concurrency, len(conversations))):
                     group.create_task(_Worker(self, limits, client, pool).work(waiting))
 
-    def wait_until_ready(self, seconds: float, say: Callable[[str], None] = lambda text: None) -> None:
-        """Wait for the server to answer; raises `StageError` after `seconds`, or if it serves other models."""
+    def wait_until_ready(
+        self,
+        seconds: float,
+        say: Callable[[str], None] = lambda text: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Wait for the server to answer; raises `StageError` after `seconds`, or if it serves other models.
+
+        Args:
+            seconds: the longest wait.
+            say: hears what it waits for.
+            check: raises where waiting is in vain.
+        """
         began, said = time.monotonic(), ""
         while problem := self._not_ready():
+            check()
             waited = time.monotonic() - began
             if waited > seconds:
                 raise StageError(f"{self.url}: not ready after {waited:.0f} s: {problem}")

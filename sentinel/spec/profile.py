@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from sentinel.errors import SpecError
 from sentinel.spec.document import read
@@ -35,8 +35,47 @@ class Endpoint(Section):
     """Name of the environment variable that holds the key (never the key itself)."""
 
 
+class InProcess(Section):
+    """The policy plays in the stage's own process, on the weights that it holds (Llama models)."""
+
+    type: Literal["hf"] = "hf"
+
+
+OURS = ("--model", "--served-model-name", "--host", "--port", "--dtype", "--max-model-len", "--logprobs-mode")
+"""Options that a stage gives to its server itself: from the spec, or so that it finds it."""
+
+
+class VllmServer(Section):
+    """The policy plays on a vLLM server, which every stage that plays starts for itself and stops in the end."""
+
+    type: Literal["vllm"]
+    command: Annotated[tuple[str, ...], Field(min_length=1)] = ("vllm", "serve")
+    """What starts the server; the policy's folder and the options follow."""
+    arguments: tuple[str, ...] = ()
+    """Further options of the server."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of the server, beside the stage's own; no place for secrets."""
+    concurrency: Positive = 32
+    """Conversations in flight, of each process."""
+    start_seconds: Positive = 900
+    """Time to load itself and the policy."""
+
+    @field_validator("arguments")
+    @classmethod
+    def _not_ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            if (option := word.partition("=")[0].replace("_", "-")) in OURS:
+                raise ValueError(f"'{option}' is given by the stage itself, from the spec or as it finds it; remove it")
+        return value
+
+
 class ProfileSpec(Section):
     """What the machine offers."""
+
+    engine: Annotated[InProcess | VllmServer, Field(discriminator="type")] = InProcess()
+    """What samples from the policy."""
+    workers: Positive = 1
+    """Processes that play diagnosis and evaluation side by side; needs an engine that is a server."""
 
     threads: Positive = 2
     """CPU threads of a stage; float results, and so artifacts, are reproducible for a fixed number."""
@@ -44,6 +83,15 @@ class ProfileSpec(Section):
     """Where tensors live."""
     endpoints: dict[LlmRole, Endpoint] = Field(default_factory=dict)
     """Server of each role that the spec gives to a language model."""
+
+    @model_validator(mode="after")
+    def _workers_hold_no_weights(self) -> ProfileSpec:
+        if self.workers > 1 and self.engine.type == "hf":
+            raise ValueError(
+                f"workers: {self.workers} processes would hold the weights {self.workers} times over; set it to 1, or "
+                "have a server play: engine: {type: vllm}"
+            )
+        return self
 
 
 class Profile(Section):

@@ -1,21 +1,26 @@
 """Playing the episodes of a stage: resumed after a kill, and watched.
 
+with opened(context) as players:
 played = play_all(context, players, assignments, context.spec.rollout)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sentinel.records import Outcome
 from sentinel.rollout.episode import Assignment, Played
 from sentinel.rollout.journal import Journal
-from sentinel.rollout.players import Players, Sampling
+from sentinel.rollout.players import Players, Sampling, open_players
 from sentinel.rollout.pool import chunks
 from sentinel.stages.context import Context
 from sentinel.stages.progress import Progress
+
+if TYPE_CHECKING:
+    from sentinel.llm.policy import Policy
 
 
 class Chunked(Sampling, Protocol):
@@ -47,6 +52,19 @@ class Pace:
         self._progress.advance(len(played), success=success, void=str(self._void), **rates)
 
 
+def opened(context: Context, live: Policy | None = None) -> AbstractContextManager[Players]:
+    """The players of a stage; `live` is the policy as its trainer holds it (`sentinel.rollout.players`)."""
+    return open_players(
+        context.spec,
+        policy=context.inputs["policy"],
+        tasks=context.inputs["tasks"],
+        profile=context.profile,
+        state=context.state,
+        live=live,
+        say=context.progress.say,
+    )
+
+
 def play_all(context: Context, players: Players, assignments: Sequence[Assignment], sampling: Chunked) -> list[Played]:
     """Play all assignments in fixed chunks; those that an earlier attempt has finished are taken from the journal."""
     journal = Journal(context.state / "chunks", policy=players.name)
@@ -54,9 +72,4 @@ def play_all(context: Context, players: Players, assignments: Sequence[Assignmen
     done = sum(len(played) for played in known.values())
     context.progress.start(len(assignments), "episodes", done=done)
     pace = Pace(context.progress)
-
-    def keep(played: list[Played]) -> None:
-        journal.write(played)
-        pace.note(played)
-
-    return players.play(assignments, sampling, chunk=sampling.chunk, known=known, on_chunk=keep)
+    return players.play(assignments, sampling, chunk=sampling.chunk, journal=journal, known=known, on_chunk=pace.note)

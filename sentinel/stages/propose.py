@@ -7,6 +7,7 @@ seconds on a small policy, and running it again gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from sentinel.artifacts import read_json, read_jsonl, write_json, write_jsonl
@@ -21,8 +22,10 @@ from sentinel.proposer.scenes import open_scenes
 from sentinel.records import Directive, Pattern, Task, Trajectory
 from sentinel.rollout.arena import open_world
 from sentinel.rollout.episode import Assignment, Played
+from sentinel.rollout.players import Players
 from sentinel.seeds import generator
 from sentinel.stages.context import Context
+from sentinel.stages.playing import opened
 
 
 def run(context: Context) -> None:
@@ -35,14 +38,15 @@ def run(context: Context) -> None:
     directive = read_json(inputs["control"] / "directive.json", Directive)
     patterns = read_jsonl(inputs["control"] / "patterns.jsonl", Pattern, may_be_empty=True)
     names = [condition.condition for condition in conditions()]
-    proposal = propose(
-        targets(settings, directive, patterns, names, generator(*seed, "targets")),
-        generating(open_scenes(context.spec.environment, world)),
-        _bench(context, world),
-        seed,
-        settings.gates.solvability,
-        _player(context) if settings.gates.solvability else None,
-    )
+    with ExitStack() as stack:
+        proposal = propose(
+            targets(settings, directive, patterns, names, generator(*seed, "targets")),
+            generating(open_scenes(context.spec.environment, world)),
+            _bench(context, world),
+            seed,
+            settings.gates.solvability,
+            _player(context, stack.enter_context(opened(context))) if settings.gates.solvability else None,
+        )
     _write(context.output, proposal)
     context.progress.say(_summary(proposal))
 
@@ -59,19 +63,16 @@ def _unique(*pools: Sequence[Task]) -> list[Task]:
     return list({task.id: task for pool in pools for task in pool}.values())
 
 
-def _player(context: Context) -> Play:
+def _player(context: Context, players: Players) -> Play:
     """Plays episodes with the current policy, as the diagnosis does."""
-    from sentinel.rollout.players import open_players
-
-    spec, inputs = context.spec, context.inputs
-    players = open_players(spec, policy=inputs["policy"], tasks=inputs["tasks"], profile=context.profile)
+    sampling = context.spec.rollout
 
     def advance(played: list[Played]) -> None:
         context.progress.advance(len(played))
 
     def play_all(assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
         context.progress.start(len(assignments), "probing episodes")
-        played = players.play(assignments, spec.rollout, chunk=spec.rollout.chunk, on_chunk=advance)
+        played = players.play(assignments, sampling, chunk=sampling.chunk, on_chunk=advance)
         yield from (episode.trajectory for episode in played)
 
     return play_all

@@ -6,11 +6,10 @@ from collections import Counter
 
 from sentinel.artifacts import read_jsonl, write_json, write_jsonl
 from sentinel.records import Outcome, Record, Tally, Task, Trajectory
-from sentinel.rollout.players import open_players
 from sentinel.rollout.pool import assign
 from sentinel.seeds import generator
 from sentinel.stages.context import Context
-from sentinel.stages.playing import play_all
+from sentinel.stages.playing import opened, play_all
 
 
 class Rates(Record):
@@ -27,10 +26,10 @@ class Rates(Record):
 def run(context: Context) -> None:
     """Play `rollout.tasks` tasks of the pool, `rollout.trials` times each."""
     spec, inputs = context.spec, context.inputs
-    players = open_players(spec, policy=inputs["policy"], tasks=inputs["tasks"], profile=context.profile)
     chosen = _choose(read_jsonl(inputs["pool"], Task), spec.rollout.tasks, spec.seed, context.iteration)
     assignments = assign(chosen, spec.rollout.trials, spec.seed, "rollout", context.iteration)
-    played = play_all(context, players, assignments, spec.rollout)
+    with opened(context) as players:
+        played = play_all(context, players, assignments, spec.rollout)
     trajectories = [episode.trajectory for episode in played]
     write_jsonl(context.output / "trajectories.jsonl", trajectories)
     write_json(context.output / "rates.json", rates(trajectories))

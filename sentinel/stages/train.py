@@ -5,42 +5,40 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from sentinel.artifacts import read_jsonl, replacing, write_jsonl
 from sentinel.curriculum import Curriculum
-from sentinel.llm.policy import save_policy
+from sentinel.llm.policy import load_policy, save_policy
 from sentinel.records import OriginKind, Task
-from sentinel.rollout.players import open_players
-from sentinel.rollout.pool import play
 from sentinel.solver.checkpoint import Checkpoints
 from sentinel.solver.trainer import Trainer
 from sentinel.stages.context import Context
+from sentinel.stages.playing import opened
 
 
 def run(context: Context) -> None:
     """Train for one iteration; continues from the last step's checkpoint after a kill."""
-    spec, inputs = context.spec, context.inputs
-    players = open_players(spec, policy=inputs["policy"], tasks=inputs["tasks"], profile=context.profile)
+    spec, inputs, place = context.spec, context.inputs, context.profile
+    torch.set_num_threads(place.threads)
+    policy = load_policy(inputs["policy"], place.device, spec.policy.dtype)
     curriculum = _curriculum(context)
-    batch = spec.trainer.prompts_per_step * spec.trainer.group_size
-    trainer = Trainer(
-        model=players.policy.model,
-        name=players.name,
-        play=partial(
-            play,
-            arena=players.arena,
-            engine=players.engine,
-            limits=players.limits(spec.trainer),
-            chunk=batch,
-        ),
-        curriculum=curriculum,
-        dev=read_jsonl(inputs["tasks"] / "dev.jsonl", Task),
-        settings=spec.trainer,
-        seed=(spec.seed, context.iteration),
-        checkpoints=Checkpoints(context.state, say=context.progress.say),
-        progress=context.progress,
-    )
-    metrics = trainer.train()
-    save_policy(context.output / "policy", players.policy)
+    with opened(context, live=policy) as players:
+        trainer = Trainer(
+            model=policy.model,
+            name=players.name,
+            play=partial(
+                players.play, sampling=spec.trainer, chunk=spec.trainer.prompts_per_step * spec.trainer.group_size
+            ),
+            curriculum=curriculum,
+            dev=read_jsonl(inputs["tasks"] / "dev.jsonl", Task),
+            settings=spec.trainer,
+            seed=(spec.seed, context.iteration),
+            checkpoints=Checkpoints(context.state, say=context.progress.say),
+            progress=context.progress,
+        )
+        metrics = trainer.train()
+    save_policy(context.output / "policy", policy)
     write_jsonl(context.output / "pool.jsonl", curriculum.pool())
     write_jsonl(context.output / "metrics.jsonl", metrics)
     _join(trainer.trajectory_files(), context.output / "trajectories.jsonl")

@@ -1,8 +1,8 @@
 """The warmup stage: the base's tasks -> its starting policy, with the decision skills it lacks.
 
-A pretrained policy is not touched (its SFT arm belongs to the trainer's deeper version); a tiny one is made here:
-tokenizer from the demonstrations' own texts, then clean and weak fine-tuning. After the clean phase the policy is
-kept in the stage's state, so a killed warm start does not begin anew.
+A pretrained policy is brought here as it was published, and checked; it is not taught (its SFT arm belongs to the
+trainer's deeper version). A tiny one is made here: tokenizer from the demonstrations' own texts, then clean and weak
+fine-tuning. After the clean phase the policy is kept in the stage's state, so a killed warm start does not begin anew.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from sentinel.artifacts import read_jsonl, write_jsonl
 from sentinel.env.synthetic import atoms
 from sentinel.errors import StageError
+from sentinel.llm.hub import fetch
+from sentinel.llm.model_folder import FolderTokenizer, policy_hash, stop_token
 from sentinel.llm.policy import Policy, load_policy, new_policy, save_policy
 from sentinel.llm.tokenizer import train_tokenizer
 from sentinel.llm.transcript import Tokens
@@ -23,7 +25,7 @@ from sentinel.rollout.arena import Arena, Tokenizer, open_arena
 from sentinel.seeds import derive, generator
 from sentinel.solver.demonstrations import Codebook, demonstrate
 from sentinel.solver.warmup import Step, fine_tune
-from sentinel.spec.models import TinyPolicy
+from sentinel.spec.models import PretrainedPolicy, TinyPolicy
 from sentinel.stages.context import Context
 
 LOG_EVERY = 10
@@ -41,9 +43,10 @@ class WarmupStep(Record):
 def run(context: Context) -> None:
     """Make the starting policy of a base."""
     settings = context.spec.policy
-    if settings.type != "tiny":
-        raise StageError("policy.type: this version starts from `type: tiny` policies only, found 'pretrained'")
     torch.set_num_threads(context.profile.threads)
+    if settings.type == "pretrained":
+        _adopt(context, settings)
+        return
     torch.use_deterministic_algorithms(True)
     tasks = read_jsonl(context.inputs["tasks"] / "demonstrations.jsonl", Task)
     warming = _Warming(context, tasks)
@@ -51,6 +54,24 @@ def run(context: Context) -> None:
     warming.weak(policy)
     save_policy(context.output / "policy", policy)
     write_jsonl(context.output / "warmup.jsonl", warming.log)
+
+
+def _adopt(context: Context, settings: PretrainedPolicy) -> None:
+    """Bring a published model, and refuse it here rather than in the middle of the loop if it cannot be the policy."""
+    steps = context.spec.warmup
+    if steps.clean_steps or steps.weak_steps:
+        raise StageError("warmup.clean_steps: a pretrained policy is not taught in this version; set all steps to 0")
+    folder = context.output / "policy"
+    fetch(settings.model, settings.revision, folder, say=context.progress.say)
+    policy = load_policy(folder, dtype=settings.dtype)
+    longest = getattr(policy.model.config, "max_position_embeddings", settings.max_context)
+    if settings.max_context > longest:
+        raise StageError(f"policy.max_context: {settings.max_context}, but '{settings.model}' has room for {longest}")
+    stop_token(FolderTokenizer(folder), folder)
+    context.progress.say(
+        f"{settings.model}: {policy.model.num_parameters():,} parameters, policy {policy_hash(folder)}"
+    )
+    write_jsonl(context.output / "warmup.jsonl", [])
 
 
 class _Warming:

@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sentinel.env.synthetic import atoms
 from sentinel.errors import ArtifactError
-from sentinel.llm.policy import Policy, load_policy, new_policy, policy_hash, save_policy
+from sentinel.llm.model_folder import policy_hash
+from sentinel.llm.policy import Policy, load_policy, new_policy, save_policy
 from sentinel.llm.tokenizer import train_tokenizer
 from sentinel.spec.models import TinyPolicy
 from tests.unit.builders import contents

@@ -181,7 +181,7 @@ def test_the_buffers_logprobs_are_those_of_the_policy_on_exactly_these_ids() -> 
 
 
 def test_players_sample_as_their_section_says() -> None:
-    players = Players(policy(), "abc", spelled(max_context=256), engine())
+    players = Players("abc", spelled(max_context=256), engine())
     section = Rollout(tasks=1, trials=2, max_new_tokens=7, temperature=0.5)
     assert players.limits(section) == Limits(0.5, 7, 256)
     played = players.play(assign(tasks(1), 2, 7), section, chunk=2)

@@ -9,7 +9,7 @@ import pytest
 
 from sentinel.artifacts import read_json, read_jsonl, write_jsonl
 from sentinel.errors import ArtifactError
-from sentinel.llm.policy import policy_hash
+from sentinel.llm.model_folder import policy_hash
 from sentinel.records import Outcome, Task, Trajectory, VoidReason
 from sentinel.stages import rollout
 from sentinel.stages.context import Context
