@@ -6,32 +6,22 @@ it in a process group of its own, turns its output into progress, and prints the
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from rich.console import Console
 
 from sentinel import dvcfile, summary
 from sentinel.errors import SentinelError, StageError
 from sentinel.plan import Plan, plan
+from sentinel.runner.child import ending, environment, start
 from sentinel.runner.narrator import Narrator
 from sentinel.runner.recovery import discard_broken, release_dead
 from sentinel.spec.profile import load_profile
 from sentinel.stages.lock import exclusive
-from sentinel.stages.parent import die_with
-
-GRACE = 10.0
-"""Seconds that DVC and a stage have to end after an interrupt."""
 
 
 def run(spec: Path, profile: str | None) -> None:
@@ -75,9 +65,7 @@ def _prepare(item: dvcfile.Known, project: Path, console: Console) -> str:
 
 
 def _dvc(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], env=_environment(None), capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise StageError(f"dvc {' '.join(arguments)} failed:\n{done.stderr.strip()}")
 
@@ -95,59 +83,16 @@ def _initialise(project: Path) -> None:
         _dvc("config", "--local", "core.no_scm", "true")
 
 
-def _environment(profile: str | None) -> dict[str, str]:
-    """Stages find this interpreter's `sentinel` first; DVC reports nothing home and writes without delay."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    chosen = {"SENTINEL_PROFILE": profile} if profile else {}
-    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1", **chosen}
-
-
-def _child_setup(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    die_with(parent)
-
-
 def _repro(file: str, profile: str | None, narrator: Narrator) -> int:
-    environment = _environment(profile)
-    if shutil.which("sentinel", path=environment["PATH"]) is None:
+    variables = environment(profile)
+    if shutil.which("sentinel", path=variables["PATH"]) is None:
         raise SentinelError("the command `sentinel`, which the stages run, is not on PATH: install the package")
-    command = [sys.executable, "-m", "dvc", "repro", file]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        process_group=0, preexec_fn=partial(_child_setup, os.getpid()),
-    )  # fmt: skip
-    with _ending(process), process:
+    process = start([sys.executable, "-m", "dvc", "repro", file], variables)
+    with ending(process), process:
         assert process.stdout is not None
         for line in process.stdout:
             narrator.hear(line.rstrip("\n"))
     return process.returncode
-
-
-@contextmanager
-def _ending(process: subprocess.Popen[str]) -> Iterator[None]:
-    """On SIGINT or SIGTERM, interrupt DVC and its stage, wait for them, and leave with the usual code.
-
-    DVC gets SIGINT in both cases: it waits for the stage then, whereas SIGTERM would kill it at once.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        for sent in (signal.SIGINT, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, sent)
-                process.wait(GRACE)
-                break
-            except subprocess.TimeoutExpired:
-                continue
-            except ProcessLookupError:
-                break
-        raise SystemExit(128 + number)
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _failure(code: int, narrator: Narrator) -> StageError:

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sentinel.errors import SpecError
+from sentinel.spec.cluster import Cluster
 from sentinel.spec.document import read
 from sentinel.spec.models import Metadata, Positive, Section
 from sentinel.spec.source import did_you_mean
@@ -83,6 +84,8 @@ class ProfileSpec(Section):
     """Where tensors live."""
     endpoints: dict[LlmRole, Endpoint] = Field(default_factory=dict)
     """Server of each role that the spec gives to a language model."""
+    cluster: Cluster | None = None
+    """Kubeflow Pipelines, if runs can be submitted with this profile."""
 
     @model_validator(mode="after")
     def _workers_hold_no_weights(self) -> ProfileSpec:
