@@ -82,7 +82,7 @@ def load_policy(folder: Path, device: str = "cpu", dtype: Dtype = "float32") -> 
             folder, use_safetensors=True, dtype=getattr(torch, dtype), output_loading_info=True, **here
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **here)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(folder, f"not a policy that can be loaded: {error}") from error
     if missing := sorted(loading["missing_keys"]):
         raise ArtifactError(weights[0], f"weights are missing: {', '.join(missing)}")

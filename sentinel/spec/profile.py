@@ -77,7 +77,6 @@ class ProfileSpec(Section):
     """What samples from the policy."""
     workers: Positive = 1
     """Processes that play diagnosis and evaluation side by side; needs an engine that is a server."""
-
     threads: Positive = 2
     """CPU threads of a stage; float results, and so artifacts, are reproducible for a fixed number."""
     device: Literal["cpu", "cuda"] = "cpu"

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from sentinel.env.synthetic import atoms
 from sentinel.errors import ArtifactError
-from sentinel.llm.model_folder import policy_hash
+from sentinel.llm.model_folder import FolderTokenizer, model_files, policy_hash, stop_token
 from sentinel.llm.policy import Policy, load_policy, new_policy, save_policy
+from sentinel.llm.templates import END
 from sentinel.llm.tokenizer import train_tokenizer
 from sentinel.spec.models import TinyPolicy
 from tests.unit.builders import contents
@@ -41,7 +42,7 @@ def damaged(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "damaged"))
 
 
-def weights(model: LlamaForCausalLM) -> dict[str, torch.Tensor]:
+def weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return dict(model.state_dict())
 
 
@@ -138,6 +139,74 @@ def test_a_pickle_is_never_opened(damaged: Path, tmp_path: Path) -> None:
     assert trace.exists(), "the trap works"
 
 
+def sharded(folder: Path) -> Path:
+    """The same weights in two files with an index."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(weights)
+    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in halves.items():
+        save_file({name: weights[name] for name in part}, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, part in halves.items() for name in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder
+
+
+def test_weights_in_shards_are_the_same_policy_and_every_shard_counts(saved: Path, damaged: Path) -> None:
+    parts = sharded(damaged)
+    loaded, original = load_policy(parts), load_policy(saved)
+    assert all(torch.equal(weights(loaded.model)[name], value) for name, value in weights(original.model).items())
+    assert {path.name for path in model_files(parts)} >= {path.name for path in parts.glob("*.safetensors*")}
+    before = policy_hash(parts)
+    second = parts / "model-00002-of-00002.safetensors"
+    save_file({n: v + 1 for n, v in load_file(second).items()}, second, metadata={"format": "pt"})
+    assert policy_hash(parts) != before
+    second.unlink()
+    for reader in (load_policy, policy_hash, model_files):
+        with pytest.raises(ArtifactError, match=r"model-00002-of-00002.safetensors: missing artifact"):
+            reader(parts)
+
+
+@pytest.mark.parametrize("index", ["{", "{}", '{"weight_map": {}}', '{"weight_map": {"a": "../a.safetensors"}}'])
+def test_an_index_that_names_no_file_beside_it_is_refused(index: str, damaged: Path) -> None:
+    (sharded(damaged) / "model.safetensors.index.json").write_text(index, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"index\.json: "):
+        policy_hash(damaged)
+
+
+def test_a_policy_is_loaded_in_the_precision_of_the_spec(saved: Path, tmp_path: Path) -> None:
+    loaded = load_policy(saved, dtype="bfloat16")
+    assert {value.dtype for value in weights(loaded.model).values()} == {torch.bfloat16}
+    save_policy(tmp_path / "half", loaded)
+    assert load_file(tmp_path / "half" / "model.safetensors")["model.norm.weight"].dtype is torch.bfloat16
+
+
+def test_other_architectures_than_llama_load_as_well(saved: Path, tmp_path: Path) -> None:
+    settings = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    model = Qwen3ForCausalLM(Qwen3Config(**settings, num_attention_heads=2, num_key_value_heads=1, head_dim=16))
+    save_policy(tmp_path / "qwen3", Policy(model, load_policy(saved).tokenizer))
+    loaded = load_policy(tmp_path / "qwen3").model
+    assert type(loaded) is Qwen3ForCausalLM
+    assert all(torch.equal(weights(loaded)[name], value) for name, value in weights(model).items())
+
+
+def test_the_tokenizer_of_a_folder_is_that_of_transformers(saved: Path) -> None:
+    plain, full = FolderTokenizer(saved), load_policy(saved).tokenizer
+    chat = f"Who?{END}\n<|im_start|>assistant\n"
+    for text in ("I want to cancel order #W10. mug 1020", "x  y .\n", chat, "ä → ✓", ""):
+        ids = full.encode(text, add_special_tokens=False)
+        assert plain.encode(text, add_special_tokens=False) == ids
+        assert plain.decode(ids) == full.decode(ids)
+    assert stop_token(plain, saved) == full.eos_token_id
+
+
+def test_a_tokenizer_without_the_end_of_a_turn_is_refused(damaged: Path) -> None:
+    path = damaged / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(END, "<|over|>"), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"tokenizer.json: it takes \d+ tokens for '<\|im_end\|>', expected one"):
+        stop_token(FolderTokenizer(damaged), damaged)
+
+
 def cut(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -175,6 +244,12 @@ def with_the_config_of_another_model(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
 
 
+def with_quantised_weights(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": "fp8"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
 def without_tokenizer(folder: Path) -> None:
     for path in folder.glob("tokenizer*"):
         path.unlink()
@@ -194,6 +269,7 @@ DAMAGES = (
     with_half_a_config,
     with_an_empty_config,
     with_the_config_of_another_model,
+    with_quantised_weights,
     without_tokenizer,
     with_half_a_tokenizer,
 )

@@ -66,6 +66,35 @@ def test_faults_of_a_profile_have_lines_too(old: str, new: str, message: str, la
     assert caught.value.problems[0].startswith(f"{lab}:{message}")
 
 
+VLLM = "engine: {type: vllm, command: [python, -m, vllm], arguments: [--enforce-eager], environment: {A: '1'}}"
+
+
+def test_the_policy_plays_in_process_unless_the_profile_names_a_server(lab: Path) -> None:
+    assert load_profile(lab).spec.engine.type == "hf"
+    lab.write_text(f"{HEAD}spec: {{{VLLM}, workers: 3}}\n")
+    found = load_profile(lab).spec
+    assert found.engine.type == "vllm"
+    assert found.engine.command == ("python", "-m", "vllm")
+    assert (found.engine.environment, found.engine.concurrency, found.workers) == ({"A": "1"}, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("{workers: 2}", "4:17: spec.workers: 2 processes would hold the weights 2 times over; set it to 1, or have"),
+        ("{engine: {type: vlm}}", '4:23: spec.engine.type: found the text "vlm"'),
+        ("{engine: {type: hf, concurrency: 4}}", "spec.engine.concurrency: unknown key"),
+        (f"{{{VLLM.replace('--enforce-eager', '--dtype, half')}}}", "'--dtype' is given by the stage itself"),
+        (f"{{{VLLM.replace('--enforce-eager', '--max_model_len=64')}}}", "'--max-model-len' is given by the stage"),
+    ],
+)
+def test_faults_of_an_engine(spec: str, message: str, lab: Path) -> None:
+    lab.write_text(f"{HEAD}spec: {spec}\n")
+    with pytest.raises(SpecError) as caught:
+        load_profile(lab)
+    assert message in caught.value.problems[0]
+
+
 def test_a_profile_is_no_experiment(lab: Path) -> None:
     with pytest.raises(SpecError, match="2:7: kind: found 'Profile', expected 'Experiment'"):
         load(lab)

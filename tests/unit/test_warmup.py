@@ -14,15 +14,16 @@ from transformers import LlamaForCausalLM
 
 from sentinel.artifacts import read_jsonl, write_jsonl
 from sentinel.env.synthetic import atoms
-from sentinel.errors import StageError
-from sentinel.llm.policy import Policy, load_policy, new_policy
+from sentinel.errors import SentinelError, StageError
+from sentinel.llm.model_folder import policy_hash
+from sentinel.llm.policy import Policy, load_policy, new_policy, save_policy
 from sentinel.llm.templates import render_call
 from sentinel.llm.tokenizer import train_tokenizer
 from sentinel.proposer.seed import natural_mix
 from sentinel.rollout.demonstrator import expert
 from sentinel.solver.demonstrations import Codebook, actions, demonstrate
 from sentinel.solver.warmup import Step, decay, fine_tune
-from sentinel.spec.models import PretrainedPolicy, TinyPolicy
+from sentinel.spec.models import PretrainedPolicy, TinyPolicy, Warmup
 from sentinel.stages import warmup
 from sentinel.stages.context import Context
 from sentinel.stages.progress import Progress
@@ -223,9 +224,53 @@ def test_a_killed_warm_start_ends_in_the_same_bytes(
     assert ("clean steps" not in units) == kept
 
 
-def test_pretrained_policies_are_refused_by_name(root: Path, tmp_path: Path) -> None:
-    context = context_in(root, tmp_path)
-    pretrained = PretrainedPolicy(type="pretrained", model="m", revision="r")
-    spec = context.spec.model_copy(update={"policy": pretrained})
-    with pytest.raises(StageError, match=r"policy\.type: this version starts from `type: tiny` policies only"):
+def pretrained(root: Path, project: Path, **changes: object) -> Context:
+    """The stage's context for a policy in the folder `published` of the project."""
+    context = context_in(root, project)
+    model = str(project / "published")
+    settings = {"type": "pretrained", "model": model, "revision": policy_hash(project / "published")}
+    policy = PretrainedPolicy.model_validate(settings | {"dtype": "float32", "max_context": 320} | changes)
+    return replace(context, spec=context.spec.model_copy(update={"policy": policy, "warmup": Warmup()}))
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A project with a published model, which holds more than a policy needs."""
+    folder = tmp_path / "published"
+    save_policy(folder, tokenizer_and_texts()[0])
+    for name in ("modeling_evil.py", "pytorch_model.bin", "README.md"):
+        (folder / name).write_bytes(b"not wanted")
+    return tmp_path
+
+
+def test_a_pretrained_policy_is_taken_as_it_is_and_nothing_else_with_it(published: Path, root: Path) -> None:
+    context = pretrained(root, published)
+    warmup.run(context)
+    brought, source = contents(context.output / "policy"), contents(published / "published")
+    assert set(source) - set(brought) == {"modeling_evil.py", "pytorch_model.bin", "README.md"}
+    assert all(source[name] == data for name, data in brought.items())
+    load_policy(context.output / "policy")
+    assert (context.output / "warmup.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"revision": "main"}, "published: its weights are '[0-9a-f]{16}', and policy.revision says 'main'"),
+        ({"model": "nobody/nothing"}, "policy.model: 'nobody/nothing' at revision '[0-9a-f]{16}' could not be brought"),
+        ({"model": "not a name"}, "policy.model: 'not a name' at revision"),
+        ({"max_context": 4096}, "policy.max_context: 4096, but '.*published' has room for 320"),
+    ],
+)
+def test_a_pretrained_policy_that_cannot_be_is_refused(
+    changes: dict[str, object], words: str, published: Path, root: Path
+) -> None:
+    with pytest.raises(SentinelError, match=words):
+        warmup.run(pretrained(root, published, **changes))
+
+
+def test_a_pretrained_policy_is_not_taught(published: Path, root: Path) -> None:
+    context = pretrained(root, published)
+    spec = context.spec.model_copy(update={"warmup": Warmup(clean_steps=1)})
+    with pytest.raises(StageError, match=r"warmup\.clean_steps: a pretrained policy is not taught"):
         warmup.run(replace(context, spec=spec))

