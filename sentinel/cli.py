@@ -1,8 +1,9 @@
 """The command line: thin verbs over the library; every heavy import stands inside the verb that needs it.
 
-People read stderr, programs read stdout: a verb speaks through `say`, and with `--json` it prints exactly one JSON
-document through `emit`. A `SentinelError` becomes its message and its exit code, never a traceback; any other
-exception is a defect of ours and keeps its traceback.
+What a verb was asked for goes to stdout, progress and messages to stderr: `show` prints a result, `say` a message.
+With `--json` stdout holds exactly one JSON document, and the result for people stands on stderr. A `SentinelError`
+becomes its message and its exit code, never a traceback, and so does a missing optional dependency; any other exception
+is a defect of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from sentinel.errors import SentinelError, SpecError
+from sentinel.errors import MissingExtraError, SentinelError, SpecError
 
 app = typer.Typer(
-    help="Train a tool-using agent from its own failures: one YAML file, one loop, every figure with its interval.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -37,8 +37,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 
 
 def say(text: str) -> None:
-    """One plain line for people."""
+    """A message beside the result."""
     print(text, file=sys.stderr, flush=True)
+
+
+def show(text: str, as_json: bool = False) -> None:
+    """The result for people, out of the way of a JSON document."""
+    print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
 
 
 def emit(document: Any) -> None:
@@ -46,23 +51,39 @@ def emit(document: Any) -> None:
     print(json.dumps(document, indent=1, ensure_ascii=False))
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"sentinel {version('sentinel-rl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Train a tool-using agent from its own failures: one YAML file, one loop, every figure with its interval."""
+
+
 @app.command(rich_help_panel=SPECS)
 def validate(specs: Specs, as_json: Json = False) -> None:
-    """Check files; report every error with its line and column."""
-    from sentinel.spec import check
+    """Check files, also beside the other experiments of the project; report every error with its line and column."""
+    from sentinel import catalogue
 
-    problems: dict[str, list[str]] = {}
-    for path in specs:
-        try:
-            check(path)
-        except SpecError as error:
-            problems[str(path)] = error.problems
-            say(str(error))
-        else:
-            say(f"{path}: ok")
+    faults = catalogue.validate(specs, Path())
+    for path, found in faults.items():
+        show("\n".join(map(str, found)) or f"{path}: ok", as_json)
+    valid = not any(faults.values())
     if as_json:
-        emit({"valid": not problems, "files": {str(path): problems.get(str(path), []) for path in specs}})
-    if problems:
+        fields = ("file", "line", "column", "path", "message")
+        described = {
+            str(path): [{f: getattr(one, f) for f in fields} for one in found] for path, found in faults.items()
+        }
+        emit({"valid": valid, "files": described})
+    if not valid:
         raise typer.Exit(SpecError.exit_code)
 
 
@@ -133,9 +154,9 @@ def plan(spec: Spec, as_json: Json = False) -> None:
         emit({"stages": stages, "episodes": {**episodes._asdict(), "budget": episodes.spent}})
         return
     for stage in planned.stages:
-        say(f"{stage.name:<{max(len(s.name) for s in planned.stages)}}  {stage.component:<10}  -> {stage.output}/")
+        show(f"{stage.name:<{max(len(s.name) for s in planned.stages)}}  {stage.component:<10}  -> {stage.output}/")
     purposes = ", ".join(f"{name} {count:,}" for name, count in episodes._asdict().items())
-    say(
+    show(
         f"\n{len(planned.stages)} stages. Episodes at most: {purposes}. Budget (all but evaluation): {episodes.spent:,}"
     )
 
@@ -143,11 +164,15 @@ def plan(spec: Spec, as_json: Json = False) -> None:
 @app.command(rich_help_panel=RUNS)
 def compile(check: Annotated[bool, typer.Option("--check", help="Only compare; exit 1 with a diff.")] = False) -> None:
     """Write dvc.yaml and experiments/*/dvc.yaml from the experiments."""
-    from sentinel import dvcfile
+    from sentinel import catalogue, dvcfile
 
     project = Path()
-    known = dvcfile.discover(project)
+    known = catalogue.discover(project)
     compiled = dvcfile.compile_all(known, project)
+    if not known and not dvcfile.orphans(compiled, project):
+        raise SentinelError(
+            f"no experiments here: expected {catalogue.SPECS}/*.yaml in {project.resolve()}; go to the project's folder"
+        )
     if check:
         dvcfile.require_no_drift(compiled, project)
         say(f"{len(compiled)} DVC files match their experiments")
@@ -200,7 +225,7 @@ def check_env(spec: Spec, as_json: Json = False) -> None:
     progress.start(len(tasks), "tasks")
     report = check.check_env(tasks, world, advance=progress.advance)
     progress.close()
-    say(report.summary())
+    show(report.summary(), as_json)
     if as_json:
         emit(report.model_dump(mode="json"))
     if report.disagreements:
@@ -220,7 +245,7 @@ def regrade(
     began = perf_counter()
     result = regrade(file)
     seconds = round(perf_counter() - began, 3)
-    say(f"{result.summary()}\n{seconds} s")
+    show(f"{result.summary()}\n{seconds} s", as_json)
     if as_json:
         emit({**result.model_dump(mode="json"), "seconds": seconds})
 
@@ -230,8 +255,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments, prog_name="sentinel")
     except SentinelError as error:
-        say(str(error))
-        sys.exit(error.exit_code)
+        _refuse(error)
+    except ModuleNotFoundError as error:
+        if not (missing := MissingExtraError.of(error)):
+            raise
+        _refuse(missing)
+
+
+def _refuse(error: SentinelError) -> NoReturn:
+    say(str(error))
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

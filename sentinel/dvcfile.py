@@ -12,82 +12,24 @@ import io
 import shutil
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from sentinel.artifacts import write_text
-from sentinel.errors import SentinelError, SpecError
-from sentinel.plan import RUNS, Plan, Stage, check_bases, plan
-from sentinel.spec.load import load
-from sentinel.spec.models import Experiment
+from sentinel.catalogue import HEADER, Known, compiled_files, path_of
+from sentinel.errors import SentinelError
+from sentinel.plan import RUNS, Plan, Stage, plan
 
-ROOT_EXPERIMENT = "retail-cpu"
-SPECS = "experiments"
 COMMAND = "sentinel stage"
 CODE = "sentinel"
-HEADER = "# Compiled by `sentinel compile` from: "
-
-
-class Known(NamedTuple):
-    """An experiment, and the files it was read from: its own first, then those it extends. Relative to the project."""
-
-    experiment: Experiment
-    chain: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The experiment's name."""
-        return self.experiment.metadata.name
 
 
 class DriftError(SentinelError):
     """A compiled file is not what the experiments say; the message is the difference."""
 
     exit_code = 1
-
-
-def path_of(name: str) -> str:
-    """The DVC file of an experiment."""
-    return "dvc.yaml" if name == ROOT_EXPERIMENT else f"{SPECS}/{name}/dvc.yaml"
-
-
-def read(path: Path, project: Path) -> Known:
-    """Load an experiment; its files must lie in the project, since DVC watches them there."""
-    loaded = load(path)
-    inside = []
-    for file in loaded.sources:
-        if not file.resolve().is_relative_to(project.resolve()):
-            raise SpecError([f"{file}: lies outside of the project {project.resolve()}, where DVC cannot watch it"])
-        inside.append(file.resolve().relative_to(project.resolve()).as_posix())
-    return Known(loaded.experiment, tuple(inside))
-
-
-def _registered(project: Path) -> set[Path]:
-    """Specs that compiled files name, wherever they lie."""
-    found = set()
-    for file in (project / "dvc.yaml", *project.glob(f"{SPECS}/*/dvc.yaml")):
-        if file.is_file() and (line := file.read_text(encoding="utf-8").partition("\n")[0]).startswith(HEADER):
-            found.add(project / line.removeprefix(HEADER))
-    return {path for path in found if path.is_file()}
-
-
-def discover(project: Path, named: Sequence[Path] = (), *, strict: bool = True) -> list[Known]:
-    """All experiments of the project by name; if not `strict`, an invalid one that was not named is passed over."""
-    wanted = {path.resolve(): path for path in named}
-    others = {path.resolve(): path for path in (*project.glob(f"{SPECS}/*.yaml"), *_registered(project))}
-    known = [read(path, project) for path in wanted.values()]
-    problems: list[str] = []
-    for resolved in sorted(others.keys() - wanted.keys()):
-        try:
-            known.append(read(others[resolved], project))
-        except SpecError as error:
-            problems += error.problems
-    if strict and problems:
-        raise SpecError(problems)
-    check_bases(item.experiment for item in known)
-    return sorted(known, key=lambda item: item.name)
 
 
 def owners(known: Iterable[Known]) -> dict[str, str]:
@@ -162,9 +104,8 @@ def compile_one(item: Known, known: Sequence[Known], project: Path) -> dict[str,
 
 def orphans(compiled: Mapping[str, str], project: Path) -> list[str]:
     """Compiled files whose experiment is gone."""
-    files = (project / "dvc.yaml", *sorted(project.glob(f"{SPECS}/*/dvc.yaml")))
-    ours = [file for file in files if file.is_file() and file.read_text(encoding="utf-8").startswith(HEADER)]
-    return [name for file in ours if (name := file.relative_to(project).as_posix()) not in compiled]
+    names = (file.relative_to(project).as_posix() for file in compiled_files(project))
+    return [name for name in names if name not in compiled]
 
 
 def difference(compiled: Mapping[str, str], project: Path) -> str:

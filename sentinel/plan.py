@@ -17,14 +17,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sentinel.errors import SentinelError, SpecError
+from sentinel.errors import SentinelError
 from sentinel.spec.models import Experiment, ExperimentSpec
 
 RUNS = "runs"
 METRICS, PLOTS = "metrics.json", "curve.json"
 BENCHMARK_TASKS = {"tau2-base": 114, "tau2-test": 40}
-BASE_SECTIONS = ("base", "environment", "policy", "warmup", "seed_tasks", "evaluator")
-"""What experiments that name the same base must agree on."""
 
 
 class Kind(NamedTuple):
@@ -208,8 +206,6 @@ def _report(experiment: str, base: str, iterations: int) -> Stage:
 def plan(experiment: Experiment) -> Plan:
     """The DAG of an experiment. Iterations are unrolled; folders and stage names carry their number, zero-padded."""
     name, base, iterations = experiment.metadata.name, experiment.spec.base.name, experiment.spec.iterations
-    if name == "bases":
-        raise SpecError([f"metadata.name: '{name}' is the folder of the bases; choose another name"])
     own = [_spec_stage(f"{name}-spec", f"{RUNS}/{name}")]
     for i in range(1, iterations + 1):
         own.extend(_iteration(name, base, i))
@@ -242,27 +238,3 @@ def budget(spec: ExperimentSpec) -> Budget:
         training=spec.iterations * trainer.steps * prompts * trainer.group_size,
         evaluation=(spec.iterations + 1) * tasks * spec.evaluator.trials,
     )
-
-
-def _differences(one: Experiment, other: Experiment) -> list[str]:
-    return [name for name in BASE_SECTIONS if getattr(one.spec, name) != getattr(other.spec, name)]
-
-
-def check_bases(experiments: Iterable[Experiment]) -> None:
-    """Refuse experiments that share a name, or that name the same base but differ in what the base is made of."""
-    names: dict[str, Experiment] = {}
-    bases: dict[str, Experiment] = {}
-    problems = []
-    for experiment in experiments:
-        name, base = experiment.metadata.name, experiment.spec.base.name
-        if names.setdefault(name, experiment) is not experiment:
-            problems.append(f"metadata.name: two experiments are named '{name}'; their runs would overwrite each other")
-        first = bases.setdefault(base, experiment)
-        if differing := _differences(first, experiment):
-            sections = ", ".join(f"spec.{section}" for section in differing)
-            problems.append(
-                f"spec.base.name: '{first.metadata.name}' and '{name}' name the base '{base}' but differ in "
-                f"{sections}: make them equal, or give '{name}' its own base"
-            )
-    if problems:
-        raise SpecError(problems)

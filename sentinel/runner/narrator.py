@@ -16,6 +16,7 @@ UNCHANGED = re.compile(r"^(?:Stage )?'(?:.*:)?([^':]+)' didn't change, skipping$
 CACHED = re.compile(r"^Stage '(?:.*:)?([^':]+)' is cached - skipping run, checking out outputs$")
 COUNT = re.compile(r"^\[[^\]]+\] (\d+/\d+ .*)$")
 BUSY = re.compile(r"is busy, it is being blocked by:|Unable to acquire lock")
+EXIT = re.compile(r"failed to run: .*, exited with (\d+)$")
 HOLDER = re.compile(r"^  \((PID \d+)\): (.*)$")
 NOISE = re.compile(
     r"^$|^> sentinel stage |^(Generating|Updating) lock file |^Use `dvc push`|^Data and pipelines are up to date"
@@ -35,6 +36,8 @@ class Narrator:
         self.unchanged: list[str] = []
         self.busy = ""
         """What DVC says about the process that holds its lock."""
+        self.code: int | None = None
+        """The exit code of the stage that failed."""
         self._status: Status | None = console.status("looking for what changed") if console.is_terminal else None
 
     @property
@@ -68,6 +71,8 @@ class Narrator:
             self._live(count[1])
         elif holder := HOLDER.match(line):
             self.busy = f"{holder[2]} ({holder[1]})"
+        elif exited := EXIT.search(line):
+            self.code = int(exited[1])
         elif BUSY.search(line):
             self.busy = self.busy or "it holds the lock"
         elif not NOISE.match(line):

@@ -10,12 +10,13 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
-from sentinel import dvcfile, summary
-from sentinel.errors import SentinelError, StageError
+from sentinel import catalogue, dvcfile, summary
+from sentinel.errors import MissingExtraError, SentinelError, StageError
 from sentinel.plan import Plan, plan
 from sentinel.runner.child import ending, environment, start
 from sentinel.runner.narrator import Narrator
@@ -31,9 +32,11 @@ def run(spec: Path, profile: str | None) -> None:
         SentinelError: the spec is wrong, another run holds the folder, or a stage failed.
     """
     project = Path()
-    item = dvcfile.read(spec, project)
+    item = catalogue.read(spec, project)
     planned = plan(item.experiment)
     load_profile(profile)
+    if find_spec("dvc") is None:
+        raise MissingExtraError("dvc")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with exclusive("run", "another `sentinel run` works in this folder; wait for it, or stop it"):
         file = _prepare(item, project, console)
@@ -44,12 +47,12 @@ def run(spec: Path, profile: str | None) -> None:
     if code:
         raise _failure(code, narrator)
     console.print(f"\n{narrator.outcome()} in {time.monotonic() - began:.0f} s", markup=False)
-    _show(planned, project, console)
+    _show(planned, project)
 
 
-def _prepare(item: dvcfile.Known, project: Path, console: Console) -> str:
+def _prepare(item: catalogue.Known, project: Path, console: Console) -> str:
     """Bring the compiled file, the DVC folder and the locks in order; returns the DVC file to reproduce."""
-    known = dvcfile.discover(project, [project / item.chain[0]], strict=False)
+    known = catalogue.discover(project, [project / item.chain[0]], strict=False)
     compiled = dvcfile.compile_one(item, known, project)
     for name in dvcfile.write(compiled, project):
         console.print(f"compiled {name}", markup=False)
@@ -61,7 +64,7 @@ def _prepare(item: dvcfile.Known, project: Path, console: Console) -> str:
             console.print(f"{lock} was cut short by a kill: finished stages come back from DVC's cache", markup=False)
         for stage in dvcfile.prune(project / name, project, dvcfile.outputs(known)):
             console.print(f"dropped {stage}: no longer in the plan", markup=False)
-    return dvcfile.path_of(item.name)
+    return catalogue.path_of(item.name)
 
 
 def _dvc(*arguments: str) -> None:
@@ -95,14 +98,18 @@ def _repro(file: str, profile: str | None, narrator: Narrator) -> int:
     return process.returncode
 
 
-def _failure(code: int, narrator: Narrator) -> StageError:
+def _failure(code: int, narrator: Narrator) -> SentinelError:
+    """What to tell; a stage that refused its input ends the run with its own code, 2."""
     if narrator.busy:
         return StageError(f"another DVC process works in this folder: {narrator.busy}\n    wait for it, or stop it")
     where = f"stage {narrator.current} failed" if narrator.current else f"DVC failed with code {code}"
-    return StageError(f"{where}; its message stands above. Run the same command again to continue from there.")
+    kind = SentinelError if narrator.code == SentinelError.exit_code else StageError
+    return kind(f"{where}; its message stands above. Run the same command again to continue from there.")
 
 
-def _show(planned: Plan, project: Path, console: Console) -> None:
+def _show(planned: Plan, project: Path) -> None:
+    """The result, on stdout."""
+    console = Console(highlight=False, soft_wrap=True)
     report = next(stage for stage in planned.own if stage.kind == "report").output
     for renderable in summary.tables(project / report / "metrics.json", summary.seconds(planned, project)):
         console.print(renderable)

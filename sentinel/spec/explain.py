@@ -37,12 +37,14 @@ EXPECTED = {
     "string_too_short": "at least {min_length} characters",
 }
 """What each of pydantic's error types wanted, with the names of its context."""
+NOT_CALLED = "default_factory_not_called"
+"""No fault of its own: a default could not be computed because of another."""
 
 
 def explain(error: ValidationError, model: type[BaseModel], root: Node) -> list[Problem]:
     """One problem per error of validating the tree's plain data as `model`."""
     misplaced = MISPLACED.get(model.__name__, {})
-    errors = error.errors(include_url=False)
+    errors = [found for found in error.errors(include_url=False) if found["type"] != NOT_CALLED]
     return [_problem(details, _follow(details["loc"], model, root), misplaced) for details in errors]
 
 

@@ -354,13 +354,18 @@ class Trainer(Sampling):
     """Steps between dev evaluations; the checkpoint with the best dev score is the stage's result."""
 
 
+def _usual_k(evaluator: dict[str, Any]) -> tuple[int, ...]:
+    """1 to 4, as far as there are trials."""
+    return tuple(range(1, min(4, evaluator["trials"]) + 1))
+
+
 class Evaluator(Section):
     """How a policy is measured."""
 
     trials: Annotated[int, Field(ge=1, le=64)] = 4
     """Episodes per task."""
-    k: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 3, 4)
-    """The k of Pass^k."""
+    k: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(default_factory=_usual_k)
+    """The k of Pass^k, each at most `trials`; by default 1 to 4, as far as there are trials."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Level of the intervals."""
     temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0
@@ -373,7 +378,11 @@ class Evaluator(Section):
     @model_validator(mode="after")
     def _k_within_trials(self) -> Evaluator:
         if max(self.k) > self.trials:
-            raise ValueError(f"k: {max(self.k)} needs at least as many trials, found trials: {self.trials}")
+            fitting = [k for k in self.k if k <= self.trials] or [1]
+            raise ValueError(
+                f"k: {max(self.k)} needs at least as many trials, found trials: {self.trials}; write k: {fitting}, "
+                "or remove it and it follows the trials"
+            )
         return self
 
 
@@ -432,3 +441,9 @@ class Experiment(Section):
     kind: Literal["Experiment"]
     metadata: Metadata
     spec: ExperimentSpec
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Experiment:
+        if self.metadata.name == "bases":
+            raise ValueError("metadata.name: 'bases' is the folder of the bases; choose another name")
+        return self

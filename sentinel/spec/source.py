@@ -20,7 +20,7 @@ from ruamel.yaml import YAML, nodes
 from ruamel.yaml.error import MarkedYAMLError, StringMark
 from ruamel.yaml.reader import ReaderError
 
-from sentinel.errors import SpecError
+from sentinel.errors import Fault, SpecError
 
 Scalar = str | int | float | bool | None
 
@@ -66,10 +66,10 @@ class Problem(NamedTuple):
     path: str
     text: str
 
-    def __str__(self) -> str:
-        """The message: where, which value, what is wrong, and the line itself."""
-        path = f"{self.path}: " if self.path else ""
-        return f"{self.place}: {path}{self.text}\n{self.place.picture()}"
+    def fault(self) -> Fault:
+        """The problem for those who know no YAML tree: where, which value, what is wrong, and the line itself."""
+        where = self.place
+        return Fault(self.text, str(where.source.path), where.line, where.column, self.path, where.picture())
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def failure(problems: Iterable[Problem], sources: Iterable[Source] = ()) -> Spec
     """The error that reports all problems, in the order of the files and of the lines in them."""
     order = {source.path: index for index, source in enumerate(sources)}
     ranked = sorted(problems, key=lambda p: (order.get(p.place.source.path, 0), p.place.line, p.place.column))
-    return SpecError([str(problem) for problem in ranked])
+    return SpecError(problem.fault() for problem in ranked)
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
@@ -179,8 +179,11 @@ class Reader:
         place = Place(self.source, len(before), len(before[-1]) + 1)
         return Problem(place, "", f"not valid YAML: the character {chr(error.character)!r} is not allowed")
 
-    def _node(self, node: nodes.Node, path: str, key: Place | None) -> Node:
+    def _node(self, node: nodes.Node, path: str, key: Place | None, after: StringMark | None = None) -> Node:
+        """The tree of a node; `after`: the end of its key, where a value that is not written belongs."""
         place = self._place(node.start_mark)
+        if after and node.value == "" and node.start_mark == node.end_mark:  # YAML says: where the next token begins
+            place = Place(self.source, after.line + 1, after.column + 2)
         if id(node) in self._seen:
             self.problems.append(Problem(place, path, "found an alias of this value; write it out again"))
             return Node(None, place, key)
@@ -217,7 +220,7 @@ class Reader:
                 text = f"duplicate key: line {earlier.head.line} has it already; keep one of them"
                 self.problems.append(Problem(place, inner, text))
             else:
-                children[name] = self._node(value, inner, place)
+                children[name] = self._node(value, inner, place, key.end_mark)
         return children
 
 
@@ -227,9 +230,10 @@ def read_source(path: Path) -> Source:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         hint = did_you_mean(path.name, (other.name for other in path.parent.glob("*.yaml")))
-        raise SpecError([f"{path}: no such file{hint}"]) from None
+        raise SpecError([Fault(f"no such file{hint}", str(path))]) from None
     except UnicodeDecodeError as error:
-        raise SpecError([f"{path}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x})"]) from None
+        text = f"not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x})"
+        raise SpecError([Fault(text, str(path))]) from None
     except OSError as error:
-        raise SpecError([f"{path}: cannot be read: {error.strerror}"]) from None
+        raise SpecError([Fault(f"cannot be read: {error.strerror}", str(path))]) from None
     return Source(path, tuple(text.splitlines()))

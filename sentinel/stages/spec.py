@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from sentinel import dvcfile
+from sentinel import catalogue, dvcfile
 from sentinel.artifacts import write_text
 from sentinel.errors import StageError
 from sentinel.fingerprint import fingerprint
@@ -29,18 +29,18 @@ def resolved_text(experiment: Experiment, source: str) -> str:
 
 def write(run: str, source: Path, iterations: int, project: Path) -> None:
     """Write `spec.yaml` of a run or a base, after checking that the compiled DVC file still fits the spec."""
-    item = dvcfile.read(source, project)
+    item = catalogue.read(source, project)
     plan(item.experiment).find("spec", run)
     if item.experiment.spec.iterations != iterations or _drifted(item, source, project):
         raise StageError(
-            f"{source}: {dvcfile.path_of(item.name)} was compiled from another version of it (for {iterations} "
+            f"{source}: {catalogue.path_of(item.name)} was compiled from another version of it (for {iterations} "
             f"iterations); run `sentinel compile`, or `sentinel run {item.chain[0]}`, which does it for you"
         )
     write_text(project / spec_file(run), resolved_text(item.experiment, item.chain[0]))
 
 
-def _drifted(item: dvcfile.Known, source: Path, project: Path) -> bool:
-    if not (project / dvcfile.path_of(item.name)).is_file():
+def _drifted(item: catalogue.Known, source: Path, project: Path) -> bool:
+    if not (project / catalogue.path_of(item.name)).is_file():
         return False
-    known = dvcfile.discover(project, [source], strict=False)
+    known = catalogue.discover(project, [source], strict=False)
     return bool(dvcfile.difference(dvcfile.compile_one(item, known, project), project))

@@ -1,14 +1,18 @@
 """The command line: exit codes, what goes to which stream, what stays unwritten, and how fast it answers."""
 
 import json
+import re
 import resource
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from sentinel.cli import main
+from sentinel.errors import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
 RETAIL_CPU = "experiments/retail-cpu.yaml"
@@ -39,10 +43,10 @@ def exit_code(*arguments: str) -> int:
 def test_valid_files_are_said_to_be_ok(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("validate", RETAIL_CPU, "experiments/profiles/local.yaml") == 0
     out, err = capsys.readouterr()
-    assert (out, err) == ("", f"{RETAIL_CPU}: ok\nexperiments/profiles/local.yaml: ok\n")
+    assert (out, err) == (f"{RETAIL_CPU}: ok\nexperiments/profiles/local.yaml: ok\n", "")
 
 
-@pytest.mark.parametrize("verb", ["validate", "render", "plan", "run"])
+@pytest.mark.parametrize("verb", ["render", "plan", "run"])
 def test_a_bad_spec_ends_with_2_and_one_message_per_fault(
     verb: str, bad: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,6 +60,28 @@ def test_a_bad_spec_ends_with_2_and_one_message_per_fault(
     assert list(bad.parent.iterdir()) == [bad], "nothing is written"
 
 
+def test_what_a_verb_is_asked_for_goes_to_stdout(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("validate", str(bad)) == 2
+    out, err = capsys.readouterr()
+    assert (out.count(f"{bad}:"), err) == (2, "")
+    assert exit_code("plan", RETAIL_CPU) == 0
+    out, err = capsys.readouterr()
+    assert "retail-cpu-train-03" in out and "21 stages" in out and err == ""
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("--version") == 0
+    assert re.fullmatch(r"sentinel \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_compile_where_there_is_nothing_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_code("compile") == 2
+    assert "no experiments here: expected experiments/*.yaml in " in capsys.readouterr().err
+
+
 def test_validate_reports_every_file_and_gives_one_json_document(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("validate", "--json", str(bad), RETAIL_CPU, "nowhere.yaml") == 2
     out, err = capsys.readouterr()
@@ -66,7 +92,50 @@ def test_validate_reports_every_file_and_gives_one_json_document(bad: Path, caps
         RETAIL_CPU: 0,
         "nowhere.yaml": 1,
     }
-    assert "nowhere.yaml: no such file" in err
+    first = report["files"][str(bad)][0]
+    assert first.keys() == {"file", "line", "column", "path", "message"}
+    assert (first["file"], first["path"]) == (str(bad), "spec.iterations")
+    assert bad.read_text(encoding="utf-8").splitlines()[first["line"] - 1][first["column"] - 1 :].startswith("0")
+    nowhere = {"file": "nowhere.yaml", "line": None, "column": None, "path": "", "message": "no such file"}
+    assert report["files"]["nowhere.yaml"] == [nowhere]
+    assert "nowhere.yaml: no such file" in err, "the same for people"
+
+
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == sys.argv[1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from sentinel.cli import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "arguments"),
+    [
+        ("dvc", "dvc", ["run", RETAIL_CPU]),
+        ("tau2", "env", ["check-env", "experiments/retail.yaml"]),
+        ("torch", "train", ["stage", "warmup", "--run", "runs/bases/retail-cpu"]),
+        ("scipy", "evaluation", ["stage", "report", "--run", "runs/retail-cpu"]),
+    ],
+)
+def test_a_missing_extra_is_named(module: str, extra: str, arguments: list[str], tmp_path: Path) -> None:
+    shutil.copytree("experiments", tmp_path / "experiments")
+    command = [sys.executable, "-c", WITHOUT, module, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"this needs '{module}', which is not installed: it comes with the extra '{extra}'")
+    assert f"sentinel-rl[{extra}]" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_every_extra_that_a_message_names_exists() -> None:
+    declared = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(EXTRAS.values()) <= set(declared)
+    for module, extra in EXTRAS.items():
+        assert any(module in re.split(r"[^\w]", requirement) for requirement in declared[extra]), (module, extra)
 
 
 def test_render_prints_a_spec_or_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

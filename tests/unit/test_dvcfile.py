@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from sentinel import dvcfile
+from sentinel import catalogue, dvcfile
 from sentinel.errors import SpecError
 
 
@@ -40,17 +40,17 @@ def write_arm(project: Path, *, iterations: int) -> None:
 
 
 def compiled(project: Path) -> dict[str, str]:
-    return dvcfile.compile_all(dvcfile.discover(project), project)
+    return dvcfile.compile_all(catalogue.discover(project), project)
 
 
 def test_shipped_files_match_their_experiments(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    dvcfile.require_no_drift(dvcfile.compile_all(dvcfile.discover(root), root), root)
+    dvcfile.require_no_drift(dvcfile.compile_all(catalogue.discover(root), root), root)
 
 
 def test_the_root_file_holds_the_demo_and_nothing_else(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    texts = dvcfile.compile_all(dvcfile.discover(root), root)
+    texts = dvcfile.compile_all(catalogue.discover(root), root)
     for stage in parsed(texts["dvc.yaml"]).values():
         assert {"runs/retail-cpu", "runs/bases/retail-cpu"} & {
             "/".join(p.split("/")[:n]) for p in stage["outs"] for n in (2, 3)
@@ -109,8 +109,8 @@ def test_a_file_whose_experiment_is_gone_is_drift_and_is_removed(project: Path) 
 def test_an_unnamed_invalid_experiment_stops_compile_but_not_run(project: Path) -> None:
     (project / "experiments" / "draft.yaml").write_text("kind: Experiment\n")
     with pytest.raises(SpecError, match=r"draft\.yaml"):
-        dvcfile.discover(project)
-    known = dvcfile.discover(project, [project / "experiments" / "arm.yaml"], strict=False)
+        catalogue.discover(project)
+    known = catalogue.discover(project, [project / "experiments" / "arm.yaml"], strict=False)
     assert [item.name for item in known] == ["arm", "parent"]
 
 
@@ -118,7 +118,7 @@ def test_a_spec_outside_of_the_project_is_refused(project: Path, tmp_path_factor
     outside = tmp_path_factory.mktemp("outside") / "other.yaml"
     shutil.copy(project / "experiments" / "parent.yaml", outside)
     with pytest.raises(SpecError, match="outside of the project"):
-        dvcfile.discover(project, [outside])
+        catalogue.discover(project, [outside])
 
 
 def write_lock(project: Path, outs: dict[str, str]) -> Path:

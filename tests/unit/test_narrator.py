@@ -7,6 +7,7 @@ import io
 from rich.console import Console
 
 from sentinel.runner.narrator import Narrator
+from sentinel.runner.repro import _failure
 
 REPRO = """\
 Stage 'retail-cpu-base' didn't change, skipping
@@ -52,6 +53,14 @@ def test_the_holder_of_the_lock_is_named() -> None:
         "ERROR: failed to reproduce 'a': 'runs/a' is busy, it is being blocked by:\n  (PID 25532): dvc repro\n"
     )
     assert narrator.busy == "dvc repro (PID 25532)"
+
+
+def test_the_code_of_a_failed_stage_is_kept() -> None:
+    narrator, lines = told("ERROR: failed to reproduce 'a': failed to run: sentinel stage a --run r, exited with 2\n")
+    assert (narrator.code, lines) == (2, [])
+    assert _failure(1, narrator).exit_code == 2
+    narrator.code = 1
+    assert _failure(1, narrator).exit_code == 1
 
 
 def test_a_stage_that_complains_is_heard() -> None:

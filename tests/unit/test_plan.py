@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from sentinel.errors import SentinelError, SpecError
-from sentinel.plan import BASE_SECTIONS, KINDS, Plan, budget, check_bases, plan
+from sentinel.errors import SentinelError
+from sentinel.plan import KINDS, Plan, budget, plan
 from sentinel.spec.load import load
 from sentinel.spec.models import Experiment, ExperimentSpec
+from sentinel.spec.siblings import BASE_SECTIONS
 
 
 @pytest.fixture(scope="module")
@@ -116,23 +117,3 @@ def test_the_budget(retail: Experiment) -> None:
     assert found.spent == found.diagnosis + found.probing + found.training
     unprobed = spec.proposer.model_copy(update={"gates": spec.proposer.gates.model_copy(update={"solvability": None})})
     assert found.probing > budget(spec.model_copy(update={"proposer": unprobed})).probing == 0
-
-
-def test_arms_share_a_base_only_if_they_agree_on_it(retail: Experiment) -> None:
-    trainer = retail.spec.trainer.model_copy(update={"steps": 1})
-    check_bases([retail, changed(retail, "arm", trainer=trainer)])
-    seed_tasks = retail.spec.seed_tasks.model_copy(update={"dev": 1})
-    with pytest.raises(
-        SpecError, match=r"'retail-cpu' and 'arm' name the base 'retail-cpu' but differ in spec\.seed_tasks"
-    ):
-        check_bases([retail, changed(retail, "arm", seed_tasks=seed_tasks)])
-
-
-def test_two_experiments_of_one_name(retail: Experiment) -> None:
-    with pytest.raises(SpecError, match="two experiments are named 'retail-cpu'"):
-        check_bases([retail, changed(retail)])
-
-
-def test_bases_is_no_name_for_an_experiment(retail: Experiment) -> None:
-    with pytest.raises(SpecError, match="folder of the bases"):
-        plan(changed(retail, "bases"))

@@ -126,12 +126,14 @@ CASES = {
         "base: {name: ▸Small_1}",
         'base.name: found the text "Small_1", expected text that matches',
     ),
-    "rule with its field": ("trials: 4", "trials: 2, k: ▸[1, 3]", "evaluator.k: 3 needs at least as many trials"),
-    "rule on a default": (
-        "evaluator: {trials: 4}",
-        "▸evaluator: {trials: 2}",
-        "evaluator.k: 4 needs at least as many trials",
+    "rule with its field": (
+        "trials: 4",
+        "trials: 2, k: ▸[1, 3]",
+        "evaluator.k: 3 needs at least as many trials, found trials: 2; write k: [1]",
     ),
+    "no trial, no k": ("trials: 4", "trials: ▸0", "evaluator.trials: found 0, expected at least 1"),
+    "nothing written": ("seed: 7", "seed:▸ # soon", "seed: found null, expected a whole number"),
+    "nothing written in a list": ("clean_steps: 1,", "clean_steps:▸ ,", "warmup.clean_steps: found null"),
     "rule across sections": (
         "evaluate: {set: synthetic, tasks: 2}",
         "evaluate: {set: ▸tau2-base}",
@@ -218,6 +220,28 @@ def test_a_file_that_is_no_document_is_reported_where_it_breaks(content: bytes, 
     with pytest.raises(SpecError) as caught:
         check(path)
     assert caught.value.problems[0].startswith(f"{path}:{message}")
+
+
+def test_fewer_trials_are_a_change_of_one_value(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(VALID.replace("trials: 4", "trials: 3"))
+    assert load(path).experiment.spec.evaluator.k == (1, 2, 3)
+
+
+def test_the_folder_of_the_bases_is_no_name(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(VALID.replace("  name: small", "  name: bases"))
+    with pytest.raises(SpecError, match=r"spec\.yaml:4:9: metadata\.name: 'bases' is the folder of the bases"):
+        load(path)
+
+
+def test_a_fault_is_data_too(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(VALID.replace("seed: 7", "seed: x"))
+    with pytest.raises(SpecError) as caught:
+        load(path)
+    (fault,) = caught.value.faults
+    assert fault[:5] == ('found the text "x", expected a whole number', str(path), 6, 9, "spec.seed")
 
 
 def test_all_faults_of_a_file_are_reported_in_the_order_of_its_lines(tmp_path: Path) -> None:
