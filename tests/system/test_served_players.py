@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,23 +35,30 @@ def base(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return untrained_base(root, tmp_path_factory.mktemp("base"))
 
 
-def profile(project: Path, *, workers: int = 1, start_seconds: int = 120, **environment: str) -> ProfileSpec:
-    pids = {"FAKE_PIDS": str(project / "pids")}
+def profile(project: Path, trouble: str, workers: int, start_seconds: int) -> ProfileSpec:
     server = VllmServer(
         type="vllm",
         command=(sys.executable, FAKE),
         arguments=("--enforce-eager",),
-        environment=pids | environment,
+        environment={"FAKE_PIDS": str(project / "pids"), "FAKE_VLLM": trouble},
         concurrency=4,
         start_seconds=start_seconds,
     )
     return ProfileSpec(threads=1, engine=server, workers=workers)
 
 
-def context(root: Path, project: Path, kind: str = "rollout", **place: int | str) -> Context:
+def context(
+    root: Path,
+    project: Path,
+    kind: str = "rollout",
+    *,
+    trouble: str = "",
+    workers: int = 1,
+    start_seconds: int = 120,
+) -> Context:
     experiment = small(root, rollout={"chunk": 4}, evaluator={"chunk": 8})
     found = stage_context(experiment, kind, project, 0 if kind == "evaluate" else 1)
-    return replace(found, profile=profile(project, **place))  # type: ignore[arg-type]
+    return replace(found, profile=profile(project, trouble, workers, start_seconds))
 
 
 def alive(project: Path) -> list[int]:
@@ -115,16 +121,16 @@ def test_the_evaluation_is_played_there_too(root: Path, base: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("place", "words"),
+    ("trouble", "start_seconds", "words"),
     [
-        ({"FAKE_VLLM": "crash"}, r"ended with exit code 1(?s:.*)server.log:(?s:.*)no memory for the KV cache"),
-        ({"FAKE_VLLM": "sleep", "start_seconds": 2}, r"not ready after \d s(?s:.*)server.log:"),
+        ("crash", 120, r"ended with exit code 1(?s:.*)server.log:(?s:.*)no memory for the KV cache"),
+        ("sleep", 2, r"not ready after \d s(?s:.*)server.log:"),
     ],
 )
 def test_a_server_that_does_not_start_shows_its_log(
-    place: Mapping[str, int | str], words: str, root: Path, base: Path, tmp_path: Path
+    trouble: str, start_seconds: int, words: str, root: Path, base: Path, tmp_path: Path
 ) -> None:
-    here = context(root, copy_base(base, tmp_path), **place)
+    here = context(root, copy_base(base, tmp_path), trouble=trouble, start_seconds=start_seconds)
     with pytest.raises(StageError, match=words):
         rollout.run(here)
     assert contents(here.output) == {}
@@ -141,7 +147,7 @@ def test_a_command_that_is_not_there_is_named(root: Path, base: Path, tmp_path: 
 def test_a_server_that_dies_ends_the_stage_and_costs_no_episode(
     root: Path, base: Path, undisturbed: Context, tmp_path: Path
 ) -> None:
-    dying = context(root, copy_base(base, tmp_path), FAKE_VLLM="die:30")
+    dying = context(root, copy_base(base, tmp_path), trouble="die:30")
     with pytest.raises(StageError, match=r"not ready after(?s:.*)server.log:"):
         rollout.run(dying)
     assert contents(dying.output) == {}
