@@ -1,4 +1,4 @@
-"""In-process inference on a transformers Llama: many conversations in lock-step over one preallocated KV cache.
+"""In-process inference on a transformers model: many conversations in lock-step over one preallocated KV cache.
 
     HfEngine(model, stop=tokenizer.eos_token_id).run(conversations, limits)
 
@@ -12,76 +12,17 @@ per position, which the conversation supplies. Left out: paged memory, refilling
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
-from sentinel.errors import StageError
+from sentinel.llm.decoder import Decoder
 from sentinel.llm.engine import Conversation, Finish, Limits, Rewritten, Sample
 
 COMPACT_BELOW = 0.75
 """Share of live rows under which the batch is compacted: copying the cache costs about one step."""
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
-
-
-class _Decoder:
-    """The forward pass of one position for all rows, with its KV cache."""
-
-    def __init__(self, model: LlamaForCausalLM, rows: int, context: int) -> None:
-        config = model.config
-        if config.model_type != "llama":
-            raise StageError(
-                f"the in-process engine runs Llama models, found '{config.model_type}'; use the vllm engine"
-            )
-        self._embed, self._norm, self._head = model.model.embed_tokens, model.model.norm, model.lm_head
-        self._layers: list[Any] = list(model.model.layers)
-        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
-        shape = (rows, self._kv_heads, context, config.head_dim)
-        options = {"dtype": model.dtype, "device": model.device}
-        self._keys = [torch.empty(shape, **options) for _ in self._layers]
-        self._values = [torch.empty(shape, **options) for _ in self._layers]
-        positions = torch.arange(context, device=model.device)[None]
-        cos, sin = model.model.rotary_emb(self._keys[0], positions)
-        self._cos, self._sin = cos[0], sin[0]
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all other rows from the cache."""
-        self._keys = [keys[rows] for keys in self._keys]
-        self._values = [values[rows] for values in self._values]
-
-    def step(self, ids: Tensor, position: int) -> Tensor:
-        """Hidden states [rows, hidden] after feeding `ids` [rows] at `position`."""
-        x: Tensor = self._embed(ids)
-        for n, layer in enumerate(self._layers):
-            x = x + self._attend(n, layer.self_attn, layer.input_layernorm(x), position)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
-        normed: Tensor = self._norm(x)
-        return normed
-
-    def _attend(self, n: int, attention: Any, x: Tensor, position: int) -> Tensor:
-        cos, sin = self._cos[position], self._sin[position]
-        query = _rotate(attention.q_proj(x).unflatten(-1, (self._heads, -1)), cos, sin)
-        keys, values = self._keys[n], self._values[n]
-        keys[:, :, position] = _rotate(attention.k_proj(x).unflatten(-1, (self._kv_heads, -1)), cos, sin)
-        values[:, :, position] = attention.v_proj(x).unflatten(-1, (self._kv_heads, -1))
-        seen = slice(0, position + 1)
-        mixed = F.scaled_dot_product_attention(
-            query.unsqueeze(2), keys[:, :, seen], values[:, :, seen], enable_gqa=self._heads != self._kv_heads
-        )
-        out: Tensor = attention.o_proj(mixed.flatten(1))
-        return out
-
-    def log_probabilities(self, hidden: Tensor, temperature: float) -> Tensor:
-        """[rows, vocabulary] in fp32, with the temperature applied."""
-        return F.log_softmax(self._head(hidden).float() / temperature, dim=-1)
 
 
 class _Row:
@@ -128,9 +69,9 @@ class _Row:
 
 
 class HfEngine:
-    """Samples from a live `LlamaForCausalLM`."""
+    """Samples from a live model of one of `sentinel.llm.decoder.ARCHITECTURES`."""
 
-    def __init__(self, model: LlamaForCausalLM, stop: int) -> None:
+    def __init__(self, model: PreTrainedModel, stop: int) -> None:
         self._model, self._stop = model, stop
 
     @torch.inference_mode()
@@ -145,7 +86,7 @@ class HfEngine:
 
     def _pass(self, rows: list[_Row], limits: Limits) -> None:
         """Decode until every row is through, or its history is rewritten."""
-        decoder = _Decoder(self._model, len(rows), limits.max_context)
+        decoder = Decoder(self._model, len(rows), limits.max_context)
         for position in range(limits.max_context):
             live = [n for n, row in enumerate(rows) if row.live]
             if not live:
@@ -157,7 +98,7 @@ class HfEngine:
             hidden = decoder.step(torch.tensor(ids, device=self._model.device), position)
             self._sample(decoder, hidden, rows, position, limits.temperature)
 
-    def _sample(self, decoder: _Decoder, hidden: Tensor, rows: list[_Row], position: int, temperature: float) -> None:
+    def _sample(self, decoder: Decoder, hidden: Tensor, rows: list[_Row], position: int, temperature: float) -> None:
         """Sample the next token of each row that has nothing left to read."""
         due = [n for n, row in enumerate(rows) if row.live and len(row.ids) == position + 1]
         if not due:

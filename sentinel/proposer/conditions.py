@@ -1,7 +1,6 @@
 """What the generator can be asked for: its conditions, each a combination of task knobs.
 
     matching({"family": "cancel"})            # all conditions whose knobs agree
-    natural_mix()                             # the distribution of general, dev and held-out tasks
 
 A condition is data (`conditions.yaml`); `sentinel.proposer.trajectory` knows how to build a task for it.
 """
@@ -13,7 +12,6 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 from ruamel.yaml import YAML
 
@@ -62,9 +60,3 @@ def conditions() -> tuple[Condition, ...]:
 def matching(constraints: Knobs) -> list[Condition]:
     """Conditions whose knobs agree with every constraint; knobs that no condition has are left to the builder."""
     return [c for c in conditions() if all(c.knobs().get(knob, value) == value for knob, value in constraints.items())]
-
-
-def draw_condition(rng: np.random.Generator) -> Condition:
-    """A condition from the natural mix."""
-    weights = np.array([c.weight for c in conditions()])
-    return conditions()[int(rng.choice(len(weights), p=weights / weights.sum()))]

@@ -13,7 +13,9 @@ other people are no leak.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel
@@ -24,6 +26,9 @@ from sentinel.errors import LeakageError
 from sentinel.records import Json, Record, Task, digest
 
 _WORD = re.compile(r"[#\w@+-]+(?:\.[\w@+-]+)*")
+
+SHOWN = 5
+"""Leaking tasks, and what one shares, that a message shows."""
 
 
 class Manifest(Record):
@@ -144,8 +149,23 @@ def violations(task: Task, held_out: Manifest, world: World) -> list[str]:
     return found
 
 
-def refuse_leaks(tasks: Iterable[Task], held_out: Manifest, world: World) -> None:
-    """Raise `LeakageError` naming every training task that shares something with the held-out ones."""
-    leaks = [f"{task.id}: {', '.join(found)}" for task in tasks if (found := violations(task, held_out, world))]
-    if leaks:
-        raise LeakageError("training tasks overlap the evaluation sets; remove them:\n    " + "\n    ".join(leaks))
+def refuse_leaks(tasks: Sequence[Task], held_out: Manifest, world: World, source: Path) -> None:
+    """Raise `LeakageError` if training tasks share something with the held-out ones.
+
+    The message counts what is shared, and shows the first tasks with their lines in `source`, one task a line.
+    """
+    shared = {line: found for line, task in enumerate(tasks, 1) if (found := violations(task, held_out, world))}
+    if not shared:
+        return
+    kinds = Counter(kind for found in shared.values() for kind in {violation.partition(" ")[0] for violation in found})
+    counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+    shown = [f"{source}:{line}: task '{tasks[line - 1].id}': {_some(found)}" for line, found in shared.items()][:SHOWN]
+    more = [f"and {len(shared) - SHOWN} more"] if len(shared) > SHOWN else []
+    raise LeakageError(
+        f"{source}: {len(shared)} of {len(tasks)} tasks share something with the evaluation sets ({counts}); "
+        "remove them:\n    " + "\n    ".join(shown + more)
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

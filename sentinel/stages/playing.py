@@ -33,22 +33,21 @@ class Chunked(Sampling, Protocol):
 
 
 class Pace:
-    """Tells the progress how fast episodes are played and how they end; void ones are named."""
+    """Tells the progress how fast episodes are played and how they ended so far; void ones are named."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._began = progress, monotonic()
-        self._episodes = self._tokens = self._void = 0
+        self._episodes = self._tokens = self._void = self._won = 0
 
     def note(self, played: Sequence[Played]) -> None:
         """Count a finished chunk."""
         self._episodes += len(played)
         self._tokens += sum(each.trajectory.counts.tokens for each in played)
-        void = sum(each.trajectory.outcome is Outcome.void for each in played)
-        won = sum(each.trajectory.outcome is Outcome.success for each in played)
-        self._void += void
+        self._void += sum(each.trajectory.outcome is Outcome.void for each in played)
+        self._won += sum(each.trajectory.outcome is Outcome.success for each in played)
         seconds = monotonic() - self._began
         rates = {"episodes/s": self._episodes / seconds, "tokens/s": self._tokens / seconds}
-        success = won / (len(played) - void) if len(played) > void else "-"
+        success = self._won / (self._episodes - self._void) if self._episodes > self._void else "-"
         self._progress.advance(len(played), success=success, void=str(self._void), **rates)
 
 

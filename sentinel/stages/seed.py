@@ -78,7 +78,7 @@ class _Seeding:
                 raise ArtifactError(path, f"task '{task.id}': {rejection.reason}: {rejection.detail}", line=line)
             if not task.scenario.intents and self._context.spec.environment.user.type == "scripted":
                 raise ArtifactError(path, f"task '{task.id}': a scripted user needs `scenario.intents`", line=line)
-        refuse_leaks(tasks, held_out, self.world)
+        refuse_leaks(tasks, held_out, self.world, path)
         return tasks
 
 

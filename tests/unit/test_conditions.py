@@ -7,9 +7,8 @@ from collections import Counter
 import pytest
 
 from sentinel.env.overlay import WRITE_TOOLS
-from sentinel.proposer.conditions import conditions, draw_condition, matching
+from sentinel.proposer.conditions import conditions, matching
 from sentinel.proposer.seed import natural_mix
-from sentinel.seeds import generator
 from sentinel.spec.models import SKILLS
 from tests.unit.builders import CONDITIONS, made
 
@@ -71,12 +70,3 @@ def test_the_natural_mix_is_exact(count: int) -> None:
     total = sum(condition.weight for condition in conditions())
     for condition in conditions():
         assert abs(mix[condition.condition] - count * condition.weight / total) < 1
-
-
-def test_drawing_follows_the_weights() -> None:
-    rng = generator("draw")
-    drawn = Counter(draw_condition(rng).condition for _ in range(2900))
-    weights = {name: condition.weight for name, condition in CONDITIONS.items()}
-    expected = {name: 2900 * weight / sum(weights.values()) for name, weight in weights.items()}
-    statistic = sum((drawn[name] - mean) ** 2 / mean for name, mean in expected.items())
-    assert statistic < 58, "chi-square with 28 degrees of freedom: p < 0.001"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -193,9 +194,14 @@ def test_signatures_tell_solutions_apart(ids: str) -> None:
     assert all(signed(task, world).signature == signature(task, world) for task in tasks)
 
 
-def test_refusing_leaks_names_every_task_and_what_it_shares() -> None:
+def test_refusing_leaks_counts_them_and_shows_the_first_with_their_lines() -> None:
     clean, *_ = drawn("tau2")
     leaky = _say(clean, known_info="mei_kovacs_8020").model_copy(update={"id": "own-7"})
-    refuse_leaks([clean], held_out(), World.tau2())
-    with pytest.raises(LeakageError, match="own-7: user mei_kovacs_8020"):
-        refuse_leaks([clean, leaky], held_out(), World.tau2())
+    source = Path("own.jsonl")
+    refuse_leaks([clean], held_out(), World.tau2(), source)
+    with pytest.raises(LeakageError) as caught:
+        refuse_leaks([clean, *[leaky] * 7], held_out(), World.tau2(), source)
+    head, *lines = str(caught.value).splitlines()
+    assert head.startswith("own.jsonl: 7 of 8 tasks share something with the evaluation sets (user 7); remove them")
+    assert lines[0] == "    own.jsonl:2: task 'own-7': user mei_kovacs_8020"
+    assert (len(lines), lines[-1]) == (6, "    and 2 more")

@@ -57,7 +57,7 @@ def test_the_manifest_is_of_the_held_out_sets(folder: Path) -> None:
     assert set(held_out.tasks) == {task.id for name in ("evaluate", "dev") for task in tasks[name]}
     assert set(held_out.solutions) == {task.signature for name in ("evaluate", "dev") for task in tasks[name]}
     assert not held_out.entities
-    refuse_leaks(tasks["general"] + tasks["demonstrations"], held_out, World.from_data({}))
+    refuse_leaks(tasks["general"] + tasks["demonstrations"], held_out, World.from_data({}), folder)
 
 
 def test_the_world_can_be_opened_by_the_stages_that_follow(folder: Path, root: Path) -> None:
@@ -95,7 +95,8 @@ def test_tau2s_world_is_named_and_not_copied(root: Path, tmp_path: Path) -> None
     assert World.tau2().hash in (where / "world.json").read_text(encoding="utf-8")
     assert len(read_jsonl(where / "evaluate.jsonl", Task)) == 40
     held_out = read_json(where / "manifest.json", Manifest)
-    refuse_leaks(read_jsonl(where / "general.jsonl", Task), held_out, World.tau2())
+    general = where / "general.jsonl"
+    refuse_leaks(read_jsonl(general, Task), held_out, World.tau2(), general)
 
 
 def extra(root: Path, project: Path, tasks: list[Task], **environment: object) -> Experiment:
@@ -120,12 +121,8 @@ def test_own_tasks_that_leak_are_refused_and_nothing_is_written(folder: Path, ro
     write, refusal = evaluate["return/named"], evaluate["refuse/items_status"]
     renamed = [task.model_copy(update={"id": f"mine-{n}"}) for n, task in enumerate((write, refusal))]
     experiment = extra(root, tmp_path, [made("cancel/plain"), *renamed])
-    refused(
-        experiment,
-        tmp_path,
-        LeakageError,
-        rf"mine-0: solution {write.signature}\s+mine-1: solution {refusal.signature}",
-    )
+    first, second = (rf"task '{task.id}': solution {task.signature}" for task in renamed)
+    refused(experiment, tmp_path, LeakageError, rf"own\.jsonl:2: {first}\s+\S+own\.jsonl:3: {second}")
 
 
 def test_own_tasks_about_a_held_out_person_are_refused(root: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,8 +13,11 @@ from sentinel.artifacts import read_json, read_jsonl, write_jsonl
 from sentinel.errors import ArtifactError
 from sentinel.llm.model_folder import policy_hash
 from sentinel.records import Outcome, Task, Trajectory, VoidReason
+from sentinel.rollout.episode import Played
 from sentinel.stages import rollout
 from sentinel.stages.context import Context
+from sentinel.stages.playing import Pace
+from sentinel.stages.progress import Progress
 from sentinel.stages.rollout import Rates, rates
 from tests.unit.builders import contents, copy_base, small, stage_context, untrained_base
 
@@ -66,6 +71,20 @@ def test_void_episodes_are_in_the_tally_and_in_no_rate(project: Path, root: Path
     assert rates(mixed[:2]).success_rate is None
     won = [t.model_copy(update={"outcome": Outcome.success}) for t in mixed[2:4]]
     assert rates([*mixed[:2], *won]).success_rate == 1.0
+
+
+def test_the_rate_beside_the_progress_is_the_one_so_far(project: Path, root: Path) -> None:
+    first, *_ = played(context(root, project))
+    won, lost = (Played(first.model_copy(update={"outcome": o}), ()) for o in (Outcome.success, Outcome.failure))
+    void = Played(first.model_copy(update={"outcome": Outcome.void}), ())
+    told = io.StringIO()
+    progress = Progress("rollout", told)
+    pace = Pace(progress)
+    for chunk in ([void], [won, won, void], [lost, lost]):
+        progress.start(len(chunk), "episodes")
+        pace.note(chunk)
+    rates_told = re.findall(r"success ([-\d.]+), void (\d)", told.getvalue())
+    assert rates_told == [("-", "1"), ("1", "2"), ("0.5", "2")]
 
 
 def test_equal_inputs_give_equal_bytes(project: Path, root: Path, tmp_path: Path) -> None:
