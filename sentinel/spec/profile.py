@@ -37,7 +37,7 @@ class Endpoint(Section):
 
 
 class InProcess(Section):
-    """The policy plays in the stage's own process, on the weights that it holds (Llama models)."""
+    """The policy plays in the stage's own process, on the weights that it holds."""
 
     type: Literal["hf"] = "hf"
 
