@@ -97,3 +97,9 @@ def fingerprint(kind: str, package: Path = PACKAGE) -> str:
         content = (package / path).read_bytes().replace(b"\r\n", b"\n")
         sha.update(f"{path.as_posix()}\0{len(content)}\0".encode() + content)
     return sha.hexdigest()[:16]
+
+
+def code_hash(package: Path = PACKAGE) -> str:
+    """One fingerprint over those of all stages: whether two copies of the package make the same artifacts."""
+    kinds = sorted(path.stem for path in (package / "stages").glob("*.py"))
+    return hashlib.sha256("".join(fingerprint(kind, package) for kind in kinds).encode()).hexdigest()[:16]

@@ -21,7 +21,7 @@ from sentinel.errors import SentinelError
 from sentinel.spec.models import Experiment, ExperimentSpec
 
 RUNS = "runs"
-METRICS, PLOTS = "metrics.json", "curve.json"
+SCORES, PLOTS = "scores.json", "curve.json"
 BENCHMARK_TASKS = {"tau2-base": 114, "tau2-test": 40}
 
 
@@ -40,7 +40,7 @@ KINDS: Mapping[str, Kind] = {
         ("base", "environment", "seed_tasks"),
     ),
     "warmup": Kind("trainer", ("policy/", "warmup.jsonl"), ("base", "environment", "policy", "warmup")),
-    "evaluate": Kind("evaluator", ("trials.jsonl", METRICS), ("base", "environment", "policy", "evaluator")),
+    "evaluate": Kind("evaluator", ("trials.jsonl", "metrics.json"), ("base", "environment", "policy", "evaluator")),
     "rollout": Kind("rollout", ("trajectories.jsonl", "rates.json"), ("seed", "environment", "policy", "rollout")),
     "control": Kind(
         "controller",
@@ -57,21 +57,25 @@ KINDS: Mapping[str, Kind] = {
         ("policy/", "pool.jsonl", "trajectories.jsonl", "metrics.jsonl"),
         ("seed", "environment", "policy", "curriculum", "trainer"),
     ),
-    "report": Kind("evaluator", ("report.html", "report.md", METRICS, PLOTS), tuple(ExperimentSpec.model_fields)),
+    "report": Kind(
+        "evaluator",
+        ("report.html", "report.md", "metrics.json", SCORES, PLOTS),
+        tuple(ExperimentSpec.model_fields),
+    ),
 }
 """Every stage that computes something, in the order of the data; `spec` stands apart: it makes their params."""
 
 
 class Output(NamedTuple):
-    """A file or folder that a stage writes; metrics and plots are shown by DVC and KFP, all are cached."""
+    """A file or folder that a stage writes; all are cached, and DVC shows scores and plots."""
 
     path: str
     folder: bool = False
 
     @property
     def metric(self) -> bool:
-        """Whether DVC and KFP show it as a metric."""
-        return self.path.endswith("/" + METRICS)
+        """Whether DVC shows it as a metric: a row of few figures."""
+        return self.path.endswith("/" + SCORES)
 
     @property
     def plot(self) -> bool:

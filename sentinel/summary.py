@@ -94,11 +94,21 @@ def _interval(figure: Mapping[str, float] | None, sign: str = "") -> str:
 def _patterns(row: Mapping[str, Any]) -> Iterator[str]:
     from rich.markup import escape
 
-    if row["patterns"]:
+    top, targeted = row["patterns"][:TOP], any(pattern["tasks_ordered"] for pattern in row["patterns"])
+    if top:
         yield f"Top patterns of iteration {row['iteration']}, by failures that show them:"
-    for pattern in row["patterns"][:TOP]:
-        ordered = f", {pattern['tasks_ordered']} tasks ordered" if pattern["tasks_ordered"] else ""
-        yield escape(f"  {pattern['support']:>3}  {pattern['description']} ({pattern['status']}{ordered})")
+    for pattern in top:
+        orders = f", {_orders(pattern)}" if targeted else ""
+        yield escape(f"  {pattern['support']:>3}  {pattern['description']} ({pattern['status']}{orders})")
+    if targeted and not all(pattern["tasks_ordered"] for pattern in top):
+        yield "       Tasks go where the policy fails often, not where it always fails: training learns nothing there."
+
+
+def _orders(pattern: Mapping[str, Any]) -> str:
+    """What is done about a pattern, or where it strikes if nothing is."""
+    if pattern["tasks_ordered"]:
+        return f"{pattern['tasks_ordered']} tasks ordered"
+    return f"no tasks: strikes in {pattern['failures']} of {pattern['episodes']} episodes with its condition"
 
 
 def _gain(document: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The figures of one evaluation, as the evaluate stage writes them to `metrics.json` (a DVC metric).
+"""The figures of one evaluation, as the evaluate stage writes them to `metrics.json`.
 
 write_json(folder / "metrics.json", evaluate_metrics(trials, spec.evaluator, floors=Floors(...)))
 """

@@ -1,4 +1,4 @@
-"""The result of an experiment in figures: what `metrics.json` and `curve.json` of the report say.
+"""The result of an experiment in figures: what `metrics.json`, `scores.json` and `curve.json` of the report say.
 
     report = Report(name, spec, collect(inputs, spec.iterations))
     write_json(folder / "metrics.json", report.metrics())
@@ -90,8 +90,7 @@ class Report:
         return "; ".join((_held_out(self.spec, self.last.metrics.tasks), _world(self.spec), _user(self.spec)))
 
     def metrics(self) -> Document:
-        """The document `metrics.json`; `voids`, `rollouts` and the flat figures are for `dvc metrics show`."""
-        first, last = (self.pass_hat(iteration, self.k) for iteration in (self.first, self.last))
+        """The document `metrics.json`: every figure of the report."""
         delta = self.deltas[self.k]
         return {
             "schema_version": SCHEMA_VERSION,
@@ -102,9 +101,23 @@ class Report:
             "floors": self.floors.model_dump() if self.floors else None,
             "breakdown": {axis: {row.group: _group(row) for row in rows} for axis, rows in self.breakdown.items()},
             "confidence": self.spec.evaluator.confidence,
-            f"pass_hat_{self.k}_first": first.value if first else None,
-            f"pass_hat_{self.k}_last": last.value if last else None,
+            f"pass_hat_{self.k}_first": _value(self.pass_hat(self.first, self.k)),
+            f"pass_hat_{self.k}_last": _value(self.pass_hat(self.last, self.k)),
             f"pass_hat_{self.k}_gain": delta.value if delta else None,
+            "rollouts": self.rollouts,
+            "voids": self.voids,
+        }
+
+    def scores(self) -> Document:
+        """The document `scores.json`: the headline in one row, for `dvc metrics show` and `diff`."""
+        first, last = (_value(self.pass_hat(iteration, self.k)) for iteration in (self.first, self.last))
+        hardest = max(self.spec.evaluator.k)
+        gain = _estimate(self.deltas[self.k]) or dict.fromkeys(Interval._fields)
+        return {
+            f"pass_hat_{hardest}_last": _value(self.pass_hat(self.last, hardest)),
+            f"pass_hat_{self.k}_first": first,
+            f"pass_hat_{self.k}_last": last,
+            **{f"pass_hat_{self.k}_gain_{end}": gain[end] for end in Interval._fields},
             "rollouts": self.rollouts,
             "voids": self.voids,
         }
@@ -142,8 +155,14 @@ def _pattern(pattern: Pattern, iteration: Iteration) -> Document:
         "description": pattern.description,
         "status": pattern.status.value,
         "support": pattern.support,
+        "failures": pattern.contrast.failures,
+        "episodes": pattern.contrast.episodes,
         "tasks_ordered": iteration.ordered.get(pattern.id, 0),
     }
+
+
+def _value(figure: PassHat | None) -> float | None:
+    return figure.value if figure else None
 
 
 def _group(row: Row) -> Document:

@@ -1,4 +1,4 @@
-"""The report stage: every iteration's artifacts -> metrics.json, curve.json, report.md and report.html."""
+"""The report stage: every iteration's artifacts -> metrics.json, scores.json, curve.json, report.md and report.html."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def run(context: Context) -> None:
     history = collect(context.inputs, context.spec.iterations)
     report = Report(context.name.removesuffix("-report"), context.spec, history)
     write_json(context.output / "metrics.json", report.metrics())
+    write_json(context.output / "scores.json", report.scores())
     write_json(context.output / "curve.json", report.curve())
     write_text(context.output / "report.md", markdown(report))
     write_text(context.output / "report.html", html(report))

@@ -103,6 +103,19 @@ def test_metrics_compare_the_last_iteration_with_the_first(metrics: dict[str, An
     assert metrics["pass_hat_1_gain"] == metrics["paired_delta"]["pass_hat_1"]["value"]
 
 
+def test_scores_are_the_headline_in_one_row(output: Path, metrics: dict[str, Any]) -> None:
+    scores = json.loads((output / "scores.json").read_text())
+    last, delta = metrics["iterations"][-1], metrics["paired_delta"]["pass_hat_1"]
+    assert scores == {
+        "pass_hat_1_first": metrics["iterations"][0]["pass_hat_1"]["value"],
+        "pass_hat_1_last": last["pass_hat_1"]["value"],
+        "pass_hat_4_last": last["pass_hat_4"]["value"],
+        **{f"pass_hat_1_gain_{end}": delta[end] for end in ("value", "low", "high")},
+        "rollouts": metrics["rollouts"],
+        "voids": metrics["voids"],
+    }
+
+
 def test_metrics_account_for_rollouts_candidates_and_patterns(metrics: dict[str, Any]) -> None:
     start, *rounds = metrics["iterations"]
     assert (start["rollouts"], start["patterns"], start["candidates"]["requested"]) == (0, [], 0)
@@ -145,6 +158,34 @@ def test_the_page_shows_the_headline_the_floors_and_the_caveats(output: Path, me
             assert words in text
 
 
+class Wide(HTMLParser):
+    """Notes the tables and charts that could push a narrow screen wider: those that lie in nothing that scrolls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.above: list[str] = []
+        self.seen = 0
+        self.stuck: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        classes = dict(attrs).get("class") or ""
+        if tag == "table" or "curve" in classes.split():
+            self.seen += 1
+            self.stuck += [] if any("scroll" in outer.split() for outer in self.above) else [f"{tag}.{classes}"]
+        if tag not in VOID:
+            self.above.append(classes)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            self.above.pop()
+
+
+def test_what_is_wide_scrolls_on_a_narrow_screen(output: Path) -> None:
+    page = Wide()
+    page.feed((output / "report.html").read_text(encoding="utf-8"))
+    assert (page.stuck, page.seen) == ([], 9), "the curve, two legends and six tables"
+
+
 def test_the_page_is_one_small_file_that_fetches_and_runs_nothing(output: Path) -> None:
     text = (output / "report.html").read_text()
     page = parse(text)
@@ -171,7 +212,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
 
 def test_equal_input_gives_equal_bytes(output: Path, tmp_path: Path) -> None:
     again = run(tmp_path, write_experiment(tmp_path / "elsewhere"))
-    names = {"report.html", "report.md", "metrics.json", "curve.json"}
+    names = {"report.html", "report.md", "metrics.json", "scores.json", "curve.json"}
     assert {path.name for path in again.iterdir()} == names
     for name in names:
         assert (again / name).read_bytes() == (output / name).read_bytes(), name

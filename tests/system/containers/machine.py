@@ -18,46 +18,46 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-PACKAGES = {
-    "dockerd": "docker.io",
-    "docker-registry": "docker-registry",
-    "iptables": "iptables",
-    "mmdebstrap": "mmdebstrap",
-}
+ALWAYS = {"docker-registry": "docker-registry", "mmdebstrap": "mmdebstrap"}
+FOR_A_DAEMON = {"dockerd": "docker.io", "iptables": "iptables"}
 """Program -> the Debian package that brings it."""
-DOCKER = "/usr/bin/docker"
-"""Debian's client, which has BuildKit built in; another one on PATH may lack its plugin."""
 BASE_PACKAGES = "python3,libstdc++6,ca-certificates"
 UNREAD = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*")
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0
 
 
-def run(*command: str, **environment: str) -> str:
-    """Run a command; what it printed, or a failure with all of that."""
-    done = subprocess.run(command, env={**os.environ, **environment}, text=True, capture_output=True)
+def run(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    """Run a command, with some more variables; what it printed, or a failure with all of that."""
+    done = subprocess.run(command, cwd=cwd, env={**os.environ, **(env or {})}, text=True, capture_output=True)
     if done.returncode:
         pytest.fail(f"{' '.join(command)}: code {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
     return done.stdout
 
 
-def install() -> None:
-    """Install the Debian packages whose programs are missing, or say who can."""
-    missing = sorted({package for program, package in PACKAGES.items() if shutil.which(program) is None})
+def daemon_answers(*options: str) -> bool:
+    """Whether there is a docker daemon, by default the one that the environment names."""
+    client = shutil.which("docker")
+    return client is not None and subprocess.run([client, *options, "info"], capture_output=True).returncode == 0
+
+
+def install(programs: Mapping[str, str]) -> None:
+    """Install the Debian packages of the programs that are missing, or say who can."""
+    missing = sorted({package for program, package in programs.items() if shutil.which(program) is None})
     if not missing:
         return
     if os.geteuid() or shutil.which("apt-get") is None:
         pytest.fail(f"this tier needs Debian's {', '.join(missing)}: install them, or run it as root", pytrace=False)
     run("apt-get", "update", "--quiet")
-    quietly = {"DEBIAN_FRONTEND": "noninteractive"}
-    run("apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *missing, **quietly)
+    options = ["--yes", "--quiet", "--no-install-recommends"]
+    run("apt-get", "install", *options, *missing, env={"DEBIAN_FRONTEND": "noninteractive"})
 
 
 def free_port() -> int:
@@ -104,23 +104,20 @@ def answers(url: str) -> bool:
 def dockerd(cache: Path) -> Iterator[str]:
     """A docker daemon of our own; yields the value of DOCKER_HOST."""
     if os.geteuid():
-        pytest.fail("this tier starts a docker daemon of its own, which takes root", pytrace=False)
-    socket_ = cache / "docker.sock"
-    host = f"unix://{socket_}"
+        pytest.fail("no docker daemon answers, and to start one takes root", pytrace=False)
+    install(FOR_A_DAEMON)
+    host = f"unix://{cache / 'docker.sock'}"
     command = ["dockerd", f"--data-root={cache / 'docker'}", f"--exec-root={cache / 'exec'}", f"--host={host}"]
     command += [f"--pidfile={cache / 'docker.pid'}"]
-
-    def ready() -> bool:
-        return subprocess.run([DOCKER, "--host", host, "info"], capture_output=True).returncode == 0
-
-    with service(command, cache / "dockerd.log", ready):
+    with service(command, cache / "dockerd.log", lambda: daemon_answers("--host", host)):
         yield host
 
 
 def debian_base(cache: Path, image: str) -> None:
     """Make a small Debian with Python from this machine's own package sources, and give it to docker as `image`."""
-    if subprocess.run([DOCKER, "image", "inspect", image], capture_output=True).returncode == 0:
+    if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode == 0:
         return
+    install(ALWAYS)
     suite = next(
         line.partition("=")[2]
         for line in Path("/etc/os-release").read_text().splitlines()
@@ -133,13 +130,14 @@ def debian_base(cache: Path, image: str) -> None:
     leave_out = [f"--dpkgopt=path-exclude={pattern}" for pattern in UNREAD]
     options = ["--quiet", "--variant=essential", f"--include={BASE_PACKAGES}", *leave_out]
     run("mmdebstrap", *options, suite, str(tar), *sources)
-    run(DOCKER, "import", str(tar), image)
+    run("docker", "import", str(tar), image)
     tar.unlink()
 
 
 @contextmanager
 def registry(folder: Path) -> Iterator[str]:
     """An image registry; yields its host and port."""
+    install(ALWAYS)
     host = f"127.0.0.1:{free_port()}"
     config = {
         "version": 0.1,
@@ -194,5 +192,5 @@ def s3(folder: Path) -> Iterator[Bucket]:
     command = [weed, "server", *config, *only_here, *unused, *listen]
     with service(command, folder / "weed.log", lambda: answers(bucket.endpoint)):
         make = "import s3fs, sys; s3fs.S3FileSystem(endpoint_url=sys.argv[1]).mkdir(sys.argv[2])"
-        run(sys.executable, "-c", make, bucket.endpoint, bucket.name, **bucket.environment)
+        run(sys.executable, "-c", make, bucket.endpoint, bucket.name, env=bucket.environment)
         yield bucket

@@ -1,0 +1,1 @@
+"""The Controller's container."""

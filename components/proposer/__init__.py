@@ -1,0 +1,1 @@
+"""The Proposer's container."""

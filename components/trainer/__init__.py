@@ -1,0 +1,1 @@
+"""The Solver's container."""
