@@ -213,6 +213,29 @@ def stage(
     execute(kind, run, spec, iterations, profile)
 
 
+@app.command(rich_help_panel=RUNS)
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A finished experiment: its name or its file.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one on the same held-out tasks.")],
+    iteration: Annotated[int | None, typer.Option(help="Compare these policies; by default the last ones.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show Pass^k of two experiments, and B minus A paired by task with intervals."""
+    from sentinel.evaluation.compare import compare, read_arm
+    from sentinel.plan import RUNS as FOLDER
+    from sentinel.spec.load import load
+    from sentinel.stages.context import read_run
+
+    def name(given: str) -> str:
+        return load(given).experiment.metadata.name if given.endswith((".yaml", ".yml")) else given
+
+    arms = [read_arm(read_run(f"{FOLDER}/{name(given)}")[0], Path(FOLDER), iteration) for given in (first, second)]
+    found = compare(*arms)
+    show(found.summary(), as_json)
+    if as_json:
+        emit(found.model_dump(mode="json"))
+
+
 @app.command("check-env", rich_help_panel=CHECKS)
 def check_env(spec: Spec, as_json: Json = False) -> None:
     """Compare our reward with tau2's official evaluator on every real task: gold, do-nothing and wrong agents."""

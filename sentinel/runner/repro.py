@@ -21,7 +21,8 @@ from sentinel.plan import Plan, plan
 from sentinel.runner.child import ending, environment, start
 from sentinel.runner.narrator import Narrator
 from sentinel.runner.recovery import discard_broken, release_dead
-from sentinel.spec.profile import load_profile
+from sentinel.spec.needs import require
+from sentinel.spec.profile import load_profile, profile_file
 from sentinel.stages.lock import exclusive
 
 
@@ -34,7 +35,7 @@ def run(spec: Path, profile: str | None) -> None:
     project = Path()
     item = catalogue.read(spec, project)
     planned = plan(item.experiment)
-    load_profile(profile)
+    require(item.experiment.spec, load_profile(profile).spec, profile_file(profile))
     if find_spec("dvc") is None:
         raise MissingExtraError("dvc")
     console = Console(stderr=True, highlight=False, soft_wrap=True)

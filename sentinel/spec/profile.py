@@ -114,12 +114,17 @@ def load_profile(name_or_path: str | Path | None = None) -> Profile:
     Raises:
         SpecError: The file is missing or has faults, each with its line.
     """
+    return read(profile_file(name_or_path), {"Profile": Profile}).content
+
+
+def profile_file(name_or_path: str | Path | None = None) -> Path:
+    """The file that `load_profile` reads."""
     chosen = str(name_or_path or os.environ.get("SENTINEL_PROFILE") or "local")
     if chosen.endswith((".yaml", ".yml")):
-        return read(Path(chosen), {"Profile": Profile}).content
+        return Path(chosen)
     path = FOLDER / f"{chosen}.yaml"
     if not path.is_file():
         names = sorted(other.stem for other in FOLDER.glob("*.yaml"))
         hint = did_you_mean(chosen, names) or f"; there are: {', '.join(names) or 'none'}"
         raise SpecError([f"profile '{chosen}': no such file {path}{hint}"])
-    return read(path, {"Profile": Profile}).content
+    return path

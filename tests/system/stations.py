@@ -1,6 +1,4 @@
-"""Stations for worker processes and for a program that is killed: scripted agents at a human pace, and bad company.
-
-    python -m tests.system.stations FOLDER PROCESSES     # plays FOLDER/tasks.jsonl, writes FOLDER/trajectories.jsonl
+"""Stations for worker processes and for a stage that is killed: scripted agents at a human pace, and bad company.
 
 Imports nothing heavy, as workers are started by the dozen.
 """
@@ -9,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -97,16 +94,12 @@ def closed_station() -> Station:
     return open_station()
 
 
-def work(tasks: Sequence[Task]) -> list[Chunk]:
-    return chunks(assign(tasks, 2, "workers"), 3)
+def work(tasks: Sequence[Task], trials: int = 2) -> list[Chunk]:
+    return chunks(assign(tasks, trials, "workers"), 3)
 
 
-def main(folder: Path, processes: int) -> None:
+def stage(folder: Path, processes: int, trials: int) -> None:
     """A stage in miniature: resumes from its journal, and writes its output when everything is played."""
-    todo, journal = work(read_jsonl(folder / "tasks.jsonl", Task)), Journal(folder / "journal", "expert")
+    todo, journal = work(read_jsonl(folder / "tasks.jsonl", Task), trials), Journal(folder / "journal", "expert")
     played = Crew(open_station, processes).play(todo, journal, known=journal.read(todo))
     write_jsonl(folder / "trajectories.jsonl", [each.trajectory for each in played])
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import cache, partial
@@ -16,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from sentinel.artifacts import canonical, read_jsonl, write_jsonl
+from sentinel.artifacts import canonical
 from sentinel.errors import StageError
 from sentinel.records import Ending, Outcome, Role, Task, Trajectory, VoidReason
 from sentinel.rollout.episode import Played
 from sentinel.rollout.journal import Journal
 from sentinel.rollout.workers import Crew, Patience
 from tests.system import stations
-from tests.unit.builders import contents, copy_base, mixed, small, stage_context, untrained_base
+from tests.unit.builders import mixed
 
 PATIENCE = Patience(start_seconds=300, turn_seconds=300, episode_seconds=300, attempts=50)
 
@@ -146,63 +142,3 @@ def test_an_exception_in_a_worker_ends_the_whole(
 def test_workers_that_do_not_start_are_not_tried_for_ever(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="3 workers in a row failed to start"):
         Crew(stations.closed_station, 2).play(stations.work(tasks()), Journal(tmp_path, "expert"))
-
-
-def killed_at_random(command: list[str], root: Path, rng: random.Random, done: Path, longest: float) -> int:
-    """Run a program again and again until it gets through, and kill it before that; returns how often it was killed."""
-    kills = 0
-    while True:
-        process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
-        try:
-            code = process.wait(None if kills >= 3 else rng.uniform(0.3, 1.0) * longest)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            assert not done.exists()
-        else:
-            assert code == 0
-            return kills
-
-
-def duration(command: list[str], root: Path) -> float:
-    began = time.monotonic()
-    subprocess.run(command, cwd=root, check=True, stderr=subprocess.DEVNULL)
-    return time.monotonic() - began
-
-
-def test_a_killed_crew_resumes_where_it_was(root: Path, tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        write_jsonl(folder / "tasks.jsonl", tasks())
-    command = [sys.executable, "-m", "tests.system.stations"]
-    longest = duration([*command, str(whole), "2"], root)
-    output = broken / "trajectories.jsonl"
-    kills = killed_at_random([*command, str(broken), "2"], root, random.Random(3), output, longest)
-    assert kills
-    assert output.read_bytes() == (whole / "trajectories.jsonl").read_bytes()
-    assert complete(read_jsonl(output, Trajectory))
-    assert Journal(broken / "journal", "expert").read(stations.work(tasks())).keys() == set(range(19))
-
-
-STAGE = """
-import sys
-from pathlib import Path
-from sentinel.stages import rollout
-from tests.unit.builders import small, stage_context
-rollout.run(stage_context(small(Path.cwd(), rollout={"chunk": 2}), "rollout", Path(sys.argv[1]), 1))
-"""
-
-
-def test_a_killed_stage_with_a_model_resumes_to_the_same_bytes(root: Path, tmp_path: Path) -> None:
-    whole = untrained_base(root, tmp_path / "whole")
-    broken = copy_base(whole, tmp_path / "broken")
-    command = [sys.executable, "-c", STAGE]
-    longest = duration([*command, str(whole)], root)
-    experiment = small(root, rollout={"chunk": 2})
-    ours, theirs = (stage_context(experiment, "rollout", folder, 1) for folder in (whole, broken))
-    done = theirs.output / "trajectories.jsonl"
-    kills = killed_at_random([*command, str(broken)], root, random.Random(4), done, longest)
-    assert kills
-    assert contents(theirs.output) == contents(ours.output)
-    assert len(list((theirs.state / "chunks").iterdir())) == 12

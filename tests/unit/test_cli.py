@@ -189,7 +189,7 @@ except SystemExit as end:
 def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", HEAVY], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
-    verbs = ("validate", "render", "plan", "compile", "run", "stage", "check-env", "schema", "migrate")
+    verbs = ("validate", "render", "plan", "compile", "run", "compare", "stage", "check-env", "schema", "migrate")
     assert [verb for verb in verbs if f" {verb} " not in done.stdout] == []
 
 
