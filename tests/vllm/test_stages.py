@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections import Counter
@@ -13,8 +12,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from sentinel.artifacts import read_json, read_jsonl, write_jsonl
+from sentinel.evaluation.metrics import EvaluationMetrics
 from sentinel.llm.model_folder import policy_hash
-from sentinel.records import Outcome, Task, Trajectory, Trial
+from sentinel.llm.policy import load_policy
+from sentinel.records import Intent, Outcome, Task, Trajectory, Trial
 from sentinel.solver.metrics import StepMetrics
 from sentinel.stages.rollout import Rates
 from tests.vllm.conftest import SETTINGS, START_SECONDS, home
@@ -42,7 +43,7 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     head = {"apiVersion": "sentinel.dev/v1alpha1", "kind": "Profile", "metadata": {"name": "tier"}}
     with (folder / "tier.yaml").open("w", encoding="utf-8") as file:
-        YAML().dump({**head, "spec": {"threads": 2, "engine": engine}}, file)
+        YAML().dump({**head, "spec": {"threads": 1, "engine": engine}}, file)
     for run in (BASE, RUN):
         finished(folder, "spec", run, "--spec", "experiment.yaml", "--iterations", "1")
     for kind in ("seed", "warmup"):
@@ -64,7 +65,7 @@ def finished(project: Path, kind: str, run: str, *options: str) -> str:
 
 
 def servers(project: Path) -> list[str]:
-    """Command lines of all processes that name a file of this project, or vLLM's engine: none but a server's does."""
+    """Command lines of all processes whose working folder is the project: a stage's server, its keeper, its engine."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -90,7 +91,7 @@ def test_a_killed_rollout_leaves_no_server_and_resumes_from_its_journal(project:
     while not (finished_chunks := list(state.glob("*/chunks/*.npz"))):
         assert stage.poll() is None and time.monotonic() < deadline, stage.stderr and stage.stderr.read()
         time.sleep(0.05)
-    assert servers(project)
+    assert len(servers(project)) > 2, "the stage, its keeper, the server"
     stage.kill()
     stage.communicate()
     while left := servers(project):
@@ -115,10 +116,10 @@ def test_a_killed_rollout_leaves_no_server_and_resumes_from_its_journal(project:
 def test_the_evaluation_counts_every_trial(project: Path) -> None:
     finished(project, "evaluate", BASE)
     trials = read_jsonl(project / BASE / "evaluate/trials.jsonl", Trial)
-    metrics = json.loads((project / BASE / "evaluate/metrics.json").read_text(encoding="utf-8"))
-    void = sum(trial.outcome is Outcome.void for trial in trials)
-    assert len(trials) == 16
-    print(json.dumps(metrics["tally"]) if "tally" in metrics else sorted(metrics), "void", void)
+    metrics = read_json(project / BASE / "evaluate/metrics.json", EvaluationMetrics)
+    void = Counter(str(trial.void_reason) for trial in trials if trial.outcome is Outcome.void)
+    assert (len(trials), metrics.trials, metrics.voids) == (16, 16, dict(void))
+    assert BROKEN not in void
     assert servers(project) == []
 
 
@@ -131,21 +132,29 @@ def watch(project: Path, name: str) -> TextIO:
     return logs[0].open(encoding="utf-8", errors="replace")
 
 
-def test_a_training_step_is_served_by_the_reloaded_weights(project: Path) -> None:
-    """On tasks whose gold answer changes nothing, so that some of what a small model says is a success."""
+def chat(task: Task, words: str) -> Task:
+    """A task that wants nothing done: whoever keeps to short turns until the user gives up has solved it."""
+    scenario = task.scenario.model_copy(update={"intents": (Intent(request=words),), "identity_volunteered": False})
+    return task.model_copy(update={"id": words, "scenario": scenario, "gold": (), "communicate": ()})
+
+
+def test_a_trained_policy_is_served_with_its_new_weights(project: Path) -> None:
+    """On small talk: a small model succeeds at nothing else, and without successes there is no gradient."""
     pool = project / BASE / "tasks" / "general.jsonl"
-    write_jsonl(pool, [task for task in read_jsonl(pool, Task) if not task.gold])
-    finished(project, "control", f"{RUN}/01")
-    finished(project, "propose", f"{RUN}/01")
+    task = read_jsonl(pool, Task)[0]
+    write_jsonl(pool, [chat(task, "Say goodbye in three words."), chat(task, "Name a town. One word only.")])
+    for kind in ("control", "propose"):
+        finished(project, kind, f"{RUN}/01")
     stage = start(project, "train", f"{RUN}/01")
     with watch(project, "smol-train-01") as log:
         _, said = stage.communicate()
         served = log.read()
     assert stage.returncode == 0, said
     [step] = read_jsonl(project / RUN / "01/train/metrics.jsonl", StepMetrics)
-    print(step)
+    print(f"{step.trained_tokens} tokens trained, ratio {step.ratio}, void {step.void}")
     assert step.skipped is None, "no group had different rewards: nothing was trained"
+    assert step.episodes == 16
     assert step.ratio == pytest.approx(1.0, abs=0.1), "what vLLM says of its samples is what the trainer computes"
     assert served.count('POST /collective_rpc HTTP/1.1" 200') == 1
-    assert policy_hash(project / RUN / "01/train/policy") != policy_hash(project / BASE / "policy") or step.dev == 0
+    load_policy(project / RUN / "01/train/policy", dtype="bfloat16")
     assert servers(project) == []
