@@ -153,8 +153,8 @@ def test_a_trained_policy_is_served_with_its_new_weights(project: Path) -> None:
     [step] = read_jsonl(project / RUN / "01/train/metrics.jsonl", StepMetrics)
     print(f"{step.trained_tokens} tokens trained, ratio {step.ratio}, void {step.void}")
     assert step.skipped is None, "no group had different rewards: nothing was trained"
-    assert step.episodes == 16
-    assert step.ratio == pytest.approx(1.0, abs=0.1), "what vLLM says of its samples is what the trainer computes"
+    assert step.episodes == 12
+    assert step.ratio == pytest.approx(1.0, abs=0.01), "what vLLM says of its samples is what the trainer computes"
     assert served.count('POST /collective_rpc HTTP/1.1" 200') == 1
-    load_policy(project / RUN / "01/train/policy", dtype="bfloat16")
+    load_policy(project / RUN / "01/train/policy")
     assert servers(project) == []
