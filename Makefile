@@ -54,6 +54,7 @@ check-env: $(VENV)/installed-demo ## compare our scores with tau2's official eva
 bench: $(VENV)/installed-test ## measure speed; not part of the tests
 	$(WITH) python -m tests.bench.episodes --json
 	$(WITH) python -m tests.bench.engine --json
+	$(WITH) python -m tests.bench.hook --json
 
 images: $(TOOLS)/installed ## build the containers' images with docker; BASE=image with Python 3.11, VARIANT=cuda
 	$(TOOLS)/bin/python -m components.images build --variant $(VARIANT) $(if $(BASE),--base $(BASE))

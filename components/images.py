@@ -27,24 +27,28 @@ ROLES = {"controller": "core", "evaluator": "torch", "proposer": "torch", "rollo
 TAG = "dev"
 INPUTS = Path("build/images")
 SBOMS = Path("build/sbom")
-EXTRAS = {"core": ("env", "llm", "evaluation", "dvc", "kfp"), "torch": ("train",)}
-"""What a target installs: extras of pyproject.toml."""
+CORE = ("env", "llm", "evaluation", "dvc", "kfp")
+"""Extras of pyproject.toml that every image has."""
 LOCK = Path("images.lock")
 LOCK_HEAD = "# Written by `make push`: the images that cluster profiles run, by digest. Commit it.\n"
 
 
 class Variant(NamedTuple):
-    """How torch is installed, and which roles have such an image."""
+    """What the images of a machine without or with accelerators stand on."""
 
     suffix: str
-    extras: tuple[str, ...]
-    """What the target `torch` installs beside its own."""
-    roles: tuple[str, ...]
+    base: str
+    """Image to begin with, if none is named."""
+    torch: tuple[str, ...]
+    """Extras that are installed beside torch."""
+    targets: Mapping[str, str]
+    """Role -> target; a role without one has no image of this variant."""
 
 
+ACCELERATED = {role: "vllm" for role, target in ROLES.items() if target == "torch"}
 VARIANTS = {
-    "cpu": Variant("", (), tuple(ROLES)),
-    "cuda": Variant("-cuda", ("deepspeed",), ("evaluator", "proposer", "rollout", "trainer")),
+    "cpu": Variant("", "python:3.11-slim-bookworm", ("train",), ROLES),
+    "cuda": Variant("-cuda", "python:3.11-bookworm", ("train", "deepspeed"), ACCELERATED),
 }
 
 
@@ -92,16 +96,16 @@ def prepare(variant: str) -> None:
     """Fill build/images: each target's requirements, and wheels of pip and of this machine's choice of torch."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     INPUTS.mkdir(parents=True, exist_ok=True)
-    more = {"torch": VARIANTS[variant].extras}
-    for target, extras in EXTRAS.items():
-        lines = [line for extra in (*extras, *more.get(target, ())) for line in project["optional-dependencies"][extra]]
+    for target, extras in {"core": CORE, "torch": VARIANTS[variant].torch}.items():
+        lines = (line for extra in extras for line in project["optional-dependencies"][extra])
         text = "".join(f"{line}\n" for line in [*project["dependencies"], *lines])
         (INPUTS / f"{target}.txt").write_text(text, encoding="utf-8")
-    wheelhouse = INPUTS / "wheelhouse"
-    if all(any(wheelhouse.glob(f"{name}-*.whl")) for name in ("pip", "torch")):
+    wheelhouse, pins = INPUTS / "wheelhouse", Path("constraints.txt").read_text(encoding="utf-8").splitlines()
+    torch = next(pin for pin in pins if pin.startswith("torch=="))
+    if any(wheelhouse.glob("pip-*.whl")) and any(wheelhouse.glob(f"{torch.replace('==', '-')}[-+]*.whl")):
         return
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    run(*download, "--python-version=3.11", "--constraint=constraints.txt", f"--dest={wheelhouse}", "pip", "torch")
+    run(*download, "--python-version=3.11", f"--dest={wheelhouse}", "pip", torch)
 
 
 def _build(target: str, file: Path, *options: str) -> None:
@@ -110,7 +114,7 @@ def _build(target: str, file: Path, *options: str) -> None:
 
 
 def _arguments(**values: str) -> list[str]:
-    return [word for name, value in values.items() if value for word in ("--build-arg", f"{name.upper()}={value}")]
+    return [word for name, value in values.items() for word in ("--build-arg", f"{name.upper()}={value}")]
 
 
 def _certificates() -> list[str]:
@@ -128,19 +132,16 @@ def _revision() -> str:
 
 def build(variant: str, base: str) -> list[str]:
     """Build the images of a variant; returns their names."""
-    suffix, _, roles = VARIANTS[variant]
+    chosen = VARIANTS[variant]
     prepare(variant)
-    start = [*_certificates(), *_arguments(base_image=base, torch=variant)]
-    for target in sorted({ROLES[role] for role in roles}):
-        name = f"sentinel-{target}{suffix if target == 'torch' else ''}"
-        _build(name, Path("components/base/Dockerfile"), "--target", target, *start)
+    start = [*_certificates(), *_arguments(base_image=base or chosen.base, torch=variant)]
+    for target in sorted(set(chosen.targets.values())):
+        _build(f"sentinel-{target}", Path("components/base/Dockerfile"), "--target", target, *start)
     version = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    names = []
-    for role in roles:
-        below = f"sentinel-{ROLES[role]}{suffix}:{TAG}"
-        labels = _arguments(base_image=below, version=version, revision=_revision())
-        _build(f"sentinel-{role}{suffix}", Path(f"components/{role}/Dockerfile"), *labels)
-        names.append(f"sentinel-{role}{suffix}")
+    names = [f"sentinel-{role}{chosen.suffix}" for role in chosen.targets]
+    for name, (role, target) in zip(names, chosen.targets.items(), strict=True):
+        labels = _arguments(base_image=f"sentinel-{target}:{TAG}", version=version, revision=_revision())
+        _build(name, Path(f"components/{role}/Dockerfile"), *labels)
     return names
 
 
@@ -189,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("build", "push"):
         verbs.add_parser(verb).add_argument("--variant", choices=VARIANTS, default="cpu")
-    verbs.choices["build"].add_argument("--base", default="", help="image with Python 3.11; default: python:3.11-slim")
+    verbs.choices["build"].add_argument("--base", default="", help="image with Python 3.11 (cuda: and a C compiler)")
     verbs.choices["push"].add_argument("registry")
     chosen = parser.parse_args(arguments)
     if chosen.verb == "build":
@@ -200,8 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sbom.write(docker(), f"{name}:{TAG}", SBOMS / f"{name}.cdx.json")
         print(table([inspect(name) for name in names]), f"SBOMs: {SBOMS}/", sep="\n")
         return
-    suffix, _, roles = VARIANTS[chosen.variant]
-    pushed = {f"{role}{suffix}": push(f"sentinel-{role}{suffix}", chosen.registry) for role in roles}
+    variant = VARIANTS[chosen.variant]
+    images = [f"{role}{variant.suffix}" for role in variant.targets]
+    pushed = {image: push(f"sentinel-{image}", chosen.registry) for image in images}
     known = locked(LOCK.read_text(encoding="utf-8")) if LOCK.is_file() else {}
     LOCK.write_text(lock_text({**known, **pushed}), encoding="utf-8")
     print(f"wrote {LOCK}: {', '.join(pushed)}")

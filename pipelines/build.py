@@ -76,7 +76,7 @@ class Builder:
             taken = self._put(resume(previous=self.part.previous, **first), "evaluator", "resume")
             last = Step(taken.outputs["policy"], taken.outputs["policy"])
         for i, pipeline in iterations.items():
-            task = pipeline(policy=last.policy, trials=last.trials).set_display_name(f"iteration {i:02d}")
+            task = pipeline(number=i, policy=last.policy, trials=last.trials).set_display_name(f"iteration {i:02d}")
             task.set_caching_options(False)
             last = Step(task.outputs["policy"], task.outputs["trials"])
         if self.part.last:
@@ -94,7 +94,8 @@ class Builder:
     def _iteration(self, number: int) -> Pipeline:
         stages = {stage.kind: stage for stage in self.project.plan.own if stage.iteration == number}
 
-        def iteration(policy: dsl.Input[dsl.Model], trials: dsl.Input[dsl.Artifact]) -> Step:
+        # A parameter, since kfp.local forgets the artifacts of a nested pipeline that has none (task_spec_utils.py).
+        def iteration(number: int, policy: dsl.Input[dsl.Model], trials: dsl.Input[dsl.Artifact]) -> Step:
             played = self._stage(rollout, stages["rollout"], policy=policy)
             directive = self._stage(control, stages["control"], trajectories=played.outputs["trajectories"])
             tasks = self._stage(propose, stages["propose"], directive=directive.outputs["directive"])

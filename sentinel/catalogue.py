@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sentinel.errors import Fault, SpecError
+from sentinel.spec.expand import members
 from sentinel.spec.load import Loaded, check, load
 from sentinel.spec.models import Experiment
 from sentinel.spec.siblings import conflicts
+from sentinel.spec.study import Study
 
 ROOT_EXPERIMENT = "retail-cpu"
-SPECS = "experiments"
+SPECS, STUDIES = "experiments", "studies"
+"""Folder of the specs, and in it that of the studies."""
 HEADER = "# Compiled by `sentinel compile` from: "
 """How a compiled file begins; the spec follows."""
 
@@ -27,6 +30,8 @@ class Known(NamedTuple):
 
     loaded: Loaded
     chain: tuple[str, ...]
+    study: str = ""
+    """The study it is a member of."""
 
     @property
     def experiment(self) -> Experiment:
@@ -38,36 +43,52 @@ class Known(NamedTuple):
         """The experiment's name."""
         return self.experiment.metadata.name
 
-
-def path_of(name: str) -> str:
-    """The DVC file of an experiment."""
-    return "dvc.yaml" if name == ROOT_EXPERIMENT else f"{SPECS}/{name}/dvc.yaml"
+    @property
+    def file(self) -> str:
+        """The DVC file it is compiled to; the members of a study share one."""
+        if self.study:
+            return f"{SPECS}/{STUDIES}/{self.study}/dvc.yaml"
+        return "dvc.yaml" if self.name == ROOT_EXPERIMENT else f"{SPECS}/{self.name}/dvc.yaml"
 
 
 def compiled_files(project: Path) -> Iterator[Path]:
     """The DVC files on disk that we compiled."""
-    for file in (project / "dvc.yaml", *sorted(project.glob(f"{SPECS}/*/dvc.yaml"))):
+    folders = (f"{SPECS}/*/dvc.yaml", f"{SPECS}/{STUDIES}/*/dvc.yaml")
+    for file in (project / "dvc.yaml", *(file for pattern in folders for file in sorted(project.glob(pattern)))):
         if file.is_file() and file.read_text(encoding="utf-8").startswith(HEADER):
             yield file
 
 
 def read(path: Path, project: Path) -> Known:
     """Load an experiment; its files must lie in the project, since DVC watches them there."""
-    loaded = load(path)
+    return Known(loaded := load(path), _inside(loaded, project))
+
+
+def read_all(path: Path, project: Path) -> list[Known]:
+    """Load the experiments of a file: its own, or the members of a study."""
+    content = check(path)
+    study = content.metadata.name if isinstance(content, Study) else ""
+    return [Known(member, _inside(member, project), study) for member in members(path)]
+
+
+def _inside(loaded: Loaded, project: Path) -> tuple[str, ...]:
+    """The files of an experiment, relative to the project."""
     inside = []
     for file in loaded.sources:
         if not file.resolve().is_relative_to(project.resolve()):
             text = f"lies outside of the project {project.resolve()}, where DVC cannot watch it"
             raise SpecError([Fault(text, str(file))])
         inside.append(file.resolve().relative_to(project.resolve()).as_posix())
-    return Known(loaded, tuple(inside))
+    return tuple(inside)
 
 
 def _specs(project: Path) -> set[Path]:
     """Specs in their folder, and those that compiled files name, wherever they lie."""
     heads = (file.read_text(encoding="utf-8").partition("\n")[0] for file in compiled_files(project))
     registered = (project / head.removeprefix(HEADER) for head in heads)
-    return {*project.glob(f"{SPECS}/*.yaml"), *(path for path in registered if path.is_file())}
+    folders = (f"{SPECS}/*.yaml", f"{SPECS}/{STUDIES}/*.yaml")
+    found = (path for pattern in folders for path in project.glob(pattern))
+    return {*found, *(path for path in registered if path.is_file())}
 
 
 def discover(project: Path, named: Sequence[Path] = (), *, strict: bool = True) -> list[Known]:
@@ -80,11 +101,11 @@ def discover(project: Path, named: Sequence[Path] = (), *, strict: bool = True) 
     """
     wanted = {path.resolve(): path for path in named}
     others = {path.resolve(): path for path in _specs(project)}
-    known = [read(path, project) for path in wanted.values()]
+    known = [item for path in wanted.values() for item in read_all(path, project)]
     faults: list[Fault] = []
     for resolved in sorted(others.keys() - wanted.keys()):
         try:
-            known.append(read(others[resolved], project))
+            known += read_all(others[resolved], project)
         except SpecError as error:
             faults += error.faults
     faults = faults if strict else []
@@ -109,7 +130,8 @@ def validate(paths: Sequence[Path], project: Path) -> dict[Path, list[Fault]]:
 
 def _faults(path: Path) -> list[Fault]:
     try:
-        check(path)
+        if isinstance(check(path), Study):
+            members(path)
     except SpecError as error:
         return error.faults
     return []
@@ -119,6 +141,6 @@ def _readable(paths: Iterable[Path]) -> Iterator[Loaded]:
     """The experiments among the files that have no fault of their own."""
     for path in paths:
         try:
-            yield load(path)
+            yield from members(path)
         except SpecError:
             continue

@@ -29,9 +29,9 @@ SPECS = "Specs"
 RUNS = "Experiments"
 CHECKS = "Checks"
 
-Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="An experiment file.", show_default=False)]
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="An experiment or study file.", show_default=False)]
 Specs = Annotated[
-    list[Path], typer.Argument(metavar="SPEC...", help="Experiment or profile files.", show_default=False)
+    list[Path], typer.Argument(metavar="SPEC...", help="Experiment, study or profile files.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -104,7 +104,7 @@ def render(spec: Spec, as_json: Json = False) -> None:
 
 @app.command(rich_help_panel=SPECS)
 def schema(
-    kind: Annotated[str, typer.Argument(help="experiment or profile.")] = "experiment",
+    kind: Annotated[str, typer.Argument(help="experiment, profile or study.")] = "experiment",
     write: Annotated[Path | None, typer.Option(help="Write the schemas of all kinds into this folder instead.")] = None,
 ) -> None:
     """Print the JSON Schema that editors check a file with."""
@@ -143,22 +143,21 @@ def migrate(
 @app.command(rich_help_panel=RUNS)
 def plan(spec: Spec, as_json: Json = False) -> None:
     """Show the stages of an experiment, and how many episodes it plays for what."""
-    from sentinel.plan import budget
+    from sentinel.plan import Budget, budget
     from sentinel.plan import plan as make_plan
-    from sentinel.spec.load import load
+    from sentinel.spec.expand import members
 
-    experiment = load(spec).experiment
-    planned, episodes = make_plan(experiment), budget(experiment.spec)
+    experiments = [one.experiment for one in members(spec)]
+    stages = list({stage.name: stage for one in experiments for stage in make_plan(one).stages}.values())
+    episodes = Budget(*map(sum, zip(*(budget(one.spec) for one in experiments), strict=True)))
     if as_json:
-        stages = [{"name": s.name, "component": s.component, "inputs": dict(s.inputs)} for s in planned.stages]
-        emit({"stages": stages, "episodes": {**episodes._asdict(), "budget": episodes.spent}})
+        described = [{"name": s.name, "component": s.component, "inputs": dict(s.inputs)} for s in stages]
+        emit({"stages": described, "episodes": {**episodes._asdict(), "budget": episodes.spent}})
         return
-    for stage in planned.stages:
-        show(f"{stage.name:<{max(len(s.name) for s in planned.stages)}}  {stage.component:<10}  -> {stage.output}/")
+    for stage in stages:
+        show(f"{stage.name:<{max(len(s.name) for s in stages)}}  {stage.component:<10}  -> {stage.output}/")
     purposes = ", ".join(f"{name} {count:,}" for name, count in episodes._asdict().items())
-    show(
-        f"\n{len(planned.stages)} stages. Episodes at most: {purposes}. Budget (all but evaluation): {episodes.spent:,}"
-    )
+    show(f"\n{len(stages)} stages. Episodes at most: {purposes}. Budget (all but evaluation): {episodes.spent:,}")
 
 
 @app.command(rich_help_panel=RUNS)
@@ -191,7 +190,7 @@ def run(
     profile: Annotated[str | None, typer.Option(help="Name or path of the profile: where it runs.")] = None,
 ) -> None:
     """Run an experiment: every stage whose inputs, params or code changed, and no other."""
-    from sentinel.runner import run as run_experiment
+    from sentinel.runner.repro import run as run_experiment
 
     run_experiment(spec, profile)
 
@@ -215,43 +214,96 @@ def stage(
 
 @app.command(rich_help_panel=RUNS)
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A finished experiment: its name or its file.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another one on the same held-out tasks.")],
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="A finished experiment, its name or file; or a study file.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one on the same held-out tasks.")] = "",
     iteration: Annotated[int | None, typer.Option(help="Compare these policies; by default the last ones.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show Pass^k of two experiments, and B minus A paired by task with intervals."""
-    from sentinel.evaluation.compare import compare, read_arm
+    """Show Pass^k of two experiments, and B minus A paired by task with intervals; or of all arms of a study."""
     from sentinel.plan import RUNS as FOLDER
-    from sentinel.spec.load import load
-    from sentinel.stages.context import read_run
+    from sentinel.stages.arms import compare_runs, study_scores
 
-    def name(given: str) -> str:
-        return load(given).experiment.metadata.name if given.endswith((".yaml", ".yml")) else given
-
-    arms = [read_arm(read_run(f"{FOLDER}/{name(given)}")[0], Path(FOLDER), iteration) for given in (first, second)]
-    found = compare(*arms)
+    runs = Path(FOLDER)
+    found = compare_runs(first, second, runs, iteration) if second else study_scores(Path(first), runs, iteration)
     show(found.summary(), as_json)
     if as_json:
         emit(found.model_dump(mode="json"))
 
 
+@app.command(rich_help_panel=RUNS)
+def submit(
+    spec: Spec,
+    profile: Annotated[str | None, typer.Option(envvar="SENTINEL_PROFILE", help="Where it runs: gpu, kind, …")] = None,
+    sets: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change the spec.")] = [],  # noqa: B006
+    run_name: Annotated[str | None, typer.Option("--run-name", "-r", help="Name of the run.")] = None,
+    experiment: Annotated[str | None, typer.Option("--experiment-name", "-e", help="Kubeflow experiment.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the run to its end.")] = False,
+    resume_from: Annotated[str | None, typer.Option(metavar="RUN", help="Continue this run.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Only write the pipeline to this file.")] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Run the pipeline on this machine, without a cluster.")
+    ] = False,
+    runner: Annotated[str, typer.Option(help="With --local: subprocess or docker.")] = "subprocess",
+    as_json: Json = False,
+) -> None:
+    """Run an experiment on Kubeflow Pipelines: the same as `kfp run submit SPEC`."""
+    from sentinel.pipelines.verbs import Options, submit
+
+    chosen = Options(profile, tuple(sets), run_name, experiment, watch, resume_from, output, local, runner)
+    document = submit(spec, chosen)
+    if as_json:
+        emit(document)
+
+
+@app.command(rich_help_panel=CHECKS)
+def doctor(
+    profile: Annotated[str, typer.Option(envvar="SENTINEL_PROFILE", help="Where runs shall happen.")] = "gpu",
+    as_json: Json = False,
+) -> None:
+    """Check what submitting needs (hook, versions, endpoint, bucket, secrets, GPUs), and say how to mend it."""
+    from sentinel.pipelines.doctor import State, examine
+
+    findings = list(examine(profile))
+    for name, state, found, mend in findings:
+        show(f"{state:<8} {name}: {found}" + (f"\n         {mend}" if mend else ""), as_json)
+    if as_json:
+        emit([finding._asdict() for finding in findings])
+    if any(finding.state is State.broken for finding in findings):
+        raise typer.Exit(1)
+
+
 @app.command("check-env", rich_help_panel=CHECKS)
-def check_env(spec: Spec, as_json: Json = False) -> None:
-    """Compare our reward with tau2's official evaluator on every real task: gold, do-nothing and wrong agents."""
-    from sentinel.env import check
-    from sentinel.spec.load import load
+def check_env(
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="An experiment.", show_default=False)] = None,
+    domain: Annotated[str | None, typer.Option(help="Or a domain of tau2: retail, airline, telecom.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare our reward with tau2's on every real task; or, of any domain, replay and score the gold agent."""
     from sentinel.stages.progress import Progress
 
-    tasks, world = check.subject(load(spec).experiment.spec)
+    if (spec is None) is (domain is None):
+        raise typer.BadParameter("name either an experiment file or, with --domain, a domain")
     progress = Progress("check-env")
-    progress.start(len(tasks), "tasks")
-    report = check.check_env(tasks, world, advance=progress.advance)
+    if domain:
+        from sentinel.env.domains import Domain, check_domain
+
+        subject = Domain(domain)
+        progress.start(len(subject.tasks), "tasks")
+        report: Any = check_domain(subject, progress.advance)
+    elif spec:
+        from sentinel.env import check
+        from sentinel.spec.load import load
+
+        tasks, world = check.subject(load(spec).experiment.spec)
+        progress.start(len(tasks), "tasks")
+        report = check.check_env(tasks, world, advance=progress.advance)
     progress.close()
     show(report.summary(), as_json)
     if as_json:
         emit(report.model_dump(mode="json"))
-    if report.disagreements:
+    if not report.sound:
         raise typer.Exit(1)
 
 
@@ -271,6 +323,26 @@ def regrade(
     show(f"{result.summary()}\n{seconds} s", as_json)
     if as_json:
         emit({**result.model_dump(mode="json"), "seconds": seconds})
+
+
+@app.command(rich_help_panel=CHECKS)
+def diagnose(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A tau2 result file, or a trajectories.jsonl of ours.")],
+    as_json: Json = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with the failed dialogues to this file.")] = None,
+    min_support: Annotated[int, typer.Option(min=1, help="Failures that make a recurring error.")] = 2,
+) -> None:
+    """Explain every failed episode: the decisive step, whose fault it was, and which errors recur."""
+    from sentinel.artifacts import write_text
+    from sentinel.controller.report import diagnose_file, page, table
+
+    report = diagnose_file(file, min_support)
+    show(table(report.document), as_json)
+    if html is not None:
+        write_text(html, page(report))
+        say(f"wrote {html}")
+    if as_json:
+        emit(report.document.model_dump(mode="json"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,8 +1,9 @@
 """Plan -> the text of dvc.yaml, and everything that keeps it true: drift check, stale lock entries, stale runs.
 
 `dvc repro` in a fresh clone must be safe on a laptop, so the root `dvc.yaml` holds one small experiment and its base;
-every other experiment has `experiments/<name>/dvc.yaml`, which runs only when it is named. A base stands in exactly
-one file: that of the experiment that bears its name, or else of the first that names it; DVC finds it from the others.
+every other experiment has `experiments/<name>/dvc.yaml`, and a study `experiments/studies/<name>/dvc.yaml` with all its
+members, which run only when they are named. A base stands in exactly one file: that of the experiment that bears its
+name, or else of the first that names it; DVC finds it from the others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from sentinel.artifacts import write_text
-from sentinel.catalogue import HEADER, Known, compiled_files, path_of
+from sentinel.catalogue import HEADER, Known, compiled_files
 from sentinel.errors import SentinelError
 from sentinel.plan import RUNS, Plan, Stage, plan
 
@@ -72,33 +73,43 @@ def _rendered(stage: Stage, plan_: Plan, item: Known, folder: str, code: bool) -
     return rendered | {key: value for key, value in sections.items() if value}
 
 
-def render(item: Known, *, with_base: bool, code: bool = True) -> str:
-    """The text of an experiment's DVC file; `code`: whether the package's sources lie in the project."""
-    plan_ = plan(item.experiment)
-    folder = path_of(item.name).rpartition("/")[0]
-    stages = plan_.stages if with_base else plan_.own
-    document = {"stages": {stage.name: _rendered(stage, plan_, item, folder, code) for stage in stages}}
+def render(items: Sequence[Known], *, bases: Container[str], code: bool = True) -> str:
+    """The text of the DVC file of one experiment, or of all members of a study.
+
+    Args:
+        items: what the file holds.
+        bases: names of the experiments among them that bring the stages of their base.
+        code: whether the package's sources lie in the project.
+    """
+    folder, stages = items[0].file.rpartition("/")[0], {}
+    for item in items:
+        plan_ = plan(item.experiment)
+        for stage in plan_.stages if item.name in bases else plan_.own:
+            stages[stage.name] = _rendered(stage, plan_, item, folder, code)
+    document = {"stages": stages}
     text = io.StringIO()
     yaml = YAML()
     yaml.width = 1000
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.dump(document, text)
-    return f"{HEADER}{item.chain[0]}\n# Do not edit: change the spec and compile again.\n{text.getvalue()}"
+    return f"{HEADER}{items[0].chain[0]}\n# Do not edit: change the spec and compile again.\n{text.getvalue()}"
 
 
 def compile_all(known: Sequence[Known], project: Path) -> dict[str, str]:
-    """Path -> text of the DVC file of every experiment."""
-    holds = owners(known)
+    """Path -> text of the DVC file of every experiment and study."""
+    bases = set(owners(known).values())
     code = (project / CODE / "plan.py").is_file()
-    return {
-        path_of(item.name): render(item, with_base=holds[item.experiment.spec.base.name] == item.name, code=code)
-        for item in known
-    }
+    files: dict[str, list[Known]] = {}
+    for item in known:
+        files.setdefault(item.file, []).append(item)
+    return {file: render(items, bases=bases, code=code) for file, items in files.items()}
 
 
 def compile_one(item: Known, known: Sequence[Known], project: Path) -> dict[str, str]:
-    """What one experiment needs: its own file and the one that holds its base."""
-    needed = {path_of(item.name), path_of(owners(known)[item.experiment.spec.base.name])}
+    """What one experiment needs: its own file, and those that hold the bases of all that stand there."""
+    holds, files = owners(known), {each.name: each.file for each in known}
+    bases = {each.experiment.spec.base.name for each in known if each.file == item.file}
+    needed = {item.file, *(files[holds[base]] for base in bases)}
     return {path: text for path, text in compile_all(known, project).items() if path in needed}
 
 

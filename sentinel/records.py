@@ -115,6 +115,24 @@ class Task(Record):
     """Identity of the solution: hash of the gold writes and the records they touch; equal means duplicate."""
 
 
+class TaskSet(Part):
+    """Which tasks a figure is about and what success means there: figures compare only where all of this is equal."""
+
+    name: str
+    """`tau2-base`, `tau2-train` or `tau2-test`; `tau2` for any other choice of its tasks; `synthetic`."""
+    version: str
+    """Release of the benchmark, or the world that the tasks were made for."""
+    digest: str
+    """Content hash of the tasks."""
+    reward_basis: tuple[str, ...]
+    """What the reward is the product of: tau2's names, and `AVOID` for statements that our own tasks forbid."""
+
+    @property
+    def label(self) -> str:
+        """In one line."""
+        return f"{self.name} ({self.version}; {self.digest}), reward basis {'+'.join(self.reward_basis)}"
+
+
 class Role(StrEnum):
     """Who speaks in a message."""
 
@@ -130,6 +148,8 @@ class Message(Part):
     role: Role
     content: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = Field(default="", exclude_if=lambda text: not text)
+    """What a thinking policy wrote before its answer; the user never sees it. Not written where there is none."""
     error: bool = False
     """For tool messages: whether the tool refused (bad arguments, illegal state, unknown tool, unparsable call)."""
     turn: int
@@ -215,6 +235,7 @@ class LabelKind(StrEnum):
     wrong_argument = "wrong_argument"
     wrong_order = "wrong_order"
     missing_communication = "missing_communication"
+    wrong_communication = "wrong_communication"
     false_refusal = "false_refusal"
     against_policy = "against_policy"
     unconfirmed_write = "unconfirmed_write"
@@ -224,8 +245,11 @@ class LabelKind(StrEnum):
     hallucinated_tool = "hallucinated_tool"
     malformed_call = "malformed_call"
     tool_error = "tool_error"
+    parallel_calls = "parallel_calls"
     repeated_call = "repeated_call"
+    loop = "loop"
     out_of_turns = "out_of_turns"
+    out_of_context = "out_of_context"
     gave_up = "gave_up"
 
 
@@ -238,6 +262,8 @@ class Label(Part):
     argument: str | None = None
     expected: Json = None
     actual: Json = None
+    rule: str | None = None
+    """The rule of the policy that was broken, or that the tool gave as its reason to refuse."""
 
 
 class Party(StrEnum):
@@ -249,11 +275,21 @@ class Party(StrEnum):
     infrastructure = "infrastructure"
 
 
+class Suspicion(Part):
+    """Evidence against somebody else than the agent."""
+
+    party: Party
+    reason: str
+    turn: int
+
+
 class Attribution(Part):
     """Who is at fault, and why we say so."""
 
     party: Party
     reason: str
+    suspicions: tuple[Suspicion, ...] = ()
+    """Evidence against others that did not decide the matter."""
 
 
 class Failure(Record):
@@ -264,6 +300,7 @@ class Failure(Record):
     task: str
     trial: int
     knobs: dict[str, str | int | bool]
+    """Those of the task, and the traits that they leave open."""
     labels: tuple[Label, ...]
     decisive: int
     """Index into `labels` of the first step from which the episode could not succeed."""

@@ -10,36 +10,14 @@ Controller that does not ask this first mines noise. Voids say nothing about any
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from sentinel.controller.evidence import decisive, evidence, gold_writes
-from sentinel.controller.steps import agrees, differing, read_steps, record_of
-from sentinel.env.users import FAULT
-from sentinel.records import (
-    Attribution,
-    Ending,
-    Failure,
-    Label,
-    LabelKind,
-    Outcome,
-    Party,
-    Role,
-    Tally,
-    ToolCall,
-    Trajectory,
-)
-
-_LEAVES = ("###TRANSFER###", "###OUT-OF-SCOPE###")
-_STOPS = "###STOP###"
-_AT_THE_END = frozenset(
-    {
-        LabelKind.missing_write,
-        LabelKind.missing_communication,
-        LabelKind.missing_transfer,
-        LabelKind.gave_up,
-    }
-)
+from sentinel.controller.evidence import decisive, evidence
+from sentinel.controller.steps import read_steps
+from sentinel.controller.suspicion import suspicions
+from sentinel.env.traits import characteristics
+from sentinel.records import Attribution, Failure, Label, Outcome, Party, Tally, Trajectory
 
 
 class Diagnosis(NamedTuple):
@@ -81,7 +59,7 @@ def explain(trajectory: Trajectory) -> Failure:
         trajectory=f"{trajectory.task.id}#{trajectory.trial}",
         task=trajectory.task.id,
         trial=trajectory.trial,
-        knobs=trajectory.task.knobs,
+        knobs=characteristics(trajectory.task),
         labels=labels,
         decisive=index,
         attribution=attribute(trajectory, labels[index]),
@@ -89,69 +67,10 @@ def explain(trajectory: Trajectory) -> Failure:
 
 
 def attribute(trajectory: Trajectory, step: Label) -> Attribution:
-    """Who is at fault, given the decisive step; the agent unless there is evidence against somebody else."""
-    for party, reason in (
-        (Party.infrastructure, _infrastructure(trajectory)),
-        (Party.task, _task(trajectory)),
-        (Party.user_simulator, _user(trajectory, step)),
-    ):
-        if reason:
-            return Attribution(party=party, reason=reason)
-    return Attribution(party=Party.agent, reason=f"{step.kind.value} at turn {step.turn}")
-
-
-def _infrastructure(trajectory: Trajectory) -> str:
-    """The record contradicts itself."""
-    if trajectory.world_delta and not read_steps(trajectory).written:
-        return "the world changed though no write went through"
-    return ""
-
-
-def _task(trajectory: Trajectory) -> str:
-    """The gold answer cannot be right."""
-    task = trajectory.task
-    for fact in task.communicate:
-        if any(statement.lower() in fact.lower() for statement in task.avoid):
-            return f"the task both requires and forbids to say '{fact}'"
-    broken = {record_of(call) for call in gold_writes(trajectory) if _exchanges_for_itself(call)}
-    orders = differing(_orders(trajectory.world_delta), _orders(trajectory.gold_delta))
-    if broken and orders and orders <= broken:
-        return f"the gold answer exchanges an item for itself in {', '.join(sorted(orders))}"
-    return ""
-
-
-def _orders(delta: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
-    return {"orders": delta.get("orders", {})}
-
-
-def _exchanges_for_itself(call: ToolCall) -> bool:
-    items, new = call.arguments.get("item_ids"), call.arguments.get("new_item_ids")
-    return isinstance(items, list) and isinstance(new, list) and any(a == b for a, b in zip(items, new, strict=False))
-
-
-def _user(trajectory: Trajectory, step: Label) -> str:
-    """The user broke a rule, or left before the agent could finish and nothing that the agent did was decisive."""
-    for message in trajectory.messages:
-        if message.role is Role.system and message.content.startswith(FAULT):
-            return message.content
-    if step.kind not in _AT_THE_END or trajectory.ending is not Ending.user_stop or not trajectory.messages:
-        return ""
-    final = trajectory.messages[-1]
-    if final.role is not Role.user:
-        return ""
-    if any(token in final.content for token in _LEAVES) and read_steps(trajectory).transferred is None:
-        return "the user left for a human agent without having been transferred"
-    if _STOPS in final.content and _was_asked(trajectory) and _goes_on(final.content):
-        return "the user stopped while agreeing to or asking for the next step"
-    return ""
-
-
-def _was_asked(trajectory: Trajectory) -> bool:
-    """The agent's last words were a question."""
-    last: Sequence[str] = [message.content for message in trajectory.messages if message.role is Role.assistant]
-    return bool(last) and ("?" in last[-1] or "confirm" in last[-1].lower())
-
-
-def _goes_on(text: str) -> bool:
-    words = text.replace(_STOPS, "")
-    return agrees(words) or "let me know once" in words.lower()
+    """Who is at fault, given the decisive step; the agent unless evidence against somebody else decides the matter."""
+    found = suspicions(trajectory, read_steps(trajectory), step)
+    verdict = next((one.suspicion for one in found if one.decides), None)
+    rest = tuple(one.suspicion for one in found if one.suspicion is not verdict)
+    if verdict is None:
+        return Attribution(party=Party.agent, reason=f"{step.kind.value} at turn {step.turn}", suspicions=rest)
+    return Attribution(party=verdict.party, reason=verdict.reason, suspicions=rest)

@@ -4,24 +4,21 @@
     labels[decisive(trajectory, labels)]      # Label(kind=wrong_argument, turn=4, tool='cancel_pending_order', …)
 
 A label is a difference from the gold answer (writes, end states, communicated facts, transfer) or from good conduct
-(authentication, confirmation, repeated calls, tool errors), with the turn it happened in. The decisive label is the
-first step from which the episode could not succeed any more: conduct that changed nothing is evidence, never decisive.
-What is missing at the end is explained by what prevented it: a refusal, a transfer, a loop, a call that never parsed.
+(authentication, consent, one call at a time, no loops), with the turn it happened in. The decisive label is the first
+step from which the episode could not succeed any more: conduct that changed nothing is evidence, never decisive. What
+is missing at the end is explained by what prevented it: a refusal, a transfer, a loop, a call that never parsed.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from sentinel.artifacts import canonical
+from sentinel.controller.conduct import conduct
+from sentinel.controller.facts import statements
 from sentinel.controller.steps import TRANSFER_TOOL, Steps, differing, read_steps
 from sentinel.controller.writes import compare
-from sentinel.env.overlay import TOOLS, WRITE_TOOLS
+from sentinel.env.overlay import WRITE_TOOLS
 from sentinel.records import Ending, Label, LabelKind, ToolCall, Trajectory
-
-LOOP = 3
-"""Equal calls that make a loop, without a write in between."""
 
 _WRITES = frozenset(
     {
@@ -36,13 +33,15 @@ _WRITES = frozenset(
 _WORDS = frozenset(
     {
         LabelKind.missing_communication,
+        LabelKind.wrong_communication,
         LabelKind.false_refusal,
         LabelKind.missing_transfer,
         LabelKind.against_policy,
     }
 )
 _ABSENT = frozenset({LabelKind.missing_write, LabelKind.missing_communication, LabelKind.missing_transfer})
-_PREVENTS = frozenset({LabelKind.false_refusal, LabelKind.needless_transfer, LabelKind.out_of_turns})
+_EXHAUSTED = frozenset({LabelKind.out_of_turns, LabelKind.out_of_context})
+_PREVENTS = frozenset({LabelKind.false_refusal, LabelKind.needless_transfer}) | _EXHAUSTED
 _ERRORS = frozenset({LabelKind.malformed_call, LabelKind.hallucinated_tool, LabelKind.tool_error})
 _RANK = {
     kind: rank
@@ -56,16 +55,20 @@ _RANK = {
             LabelKind.wrong_order,
             LabelKind.needless_transfer,
             LabelKind.false_refusal,
+            LabelKind.wrong_communication,
             LabelKind.malformed_call,
             LabelKind.hallucinated_tool,
-            LabelKind.repeated_call,
+            LabelKind.loop,
             LabelKind.tool_error,
             LabelKind.out_of_turns,
+            LabelKind.out_of_context,
             LabelKind.missing_transfer,
             LabelKind.missing_write,
             LabelKind.missing_communication,
             LabelKind.gave_up,
             LabelKind.unauthenticated,
+            LabelKind.repeated_call,
+            LabelKind.parallel_calls,
         )
     )
 }
@@ -75,16 +78,17 @@ _RANK = {
 def evidence(trajectory: Trajectory) -> tuple[Label, ...]:
     """All labels of a failed episode, by turn; never empty."""
     steps = read_steps(trajectory)
-    labels = [*_written(trajectory, steps), *_words(trajectory, steps), *_transfer(trajectory, steps)]
-    labels += [*_calls(steps), *_repeated(steps), *_conduct(steps), *_ending(trajectory, steps)]
+    labels = [*_written(trajectory, steps), *statements(trajectory, steps), *_transfer(trajectory, steps)]
+    labels += [*conduct(steps), *_ending(trajectory, steps)]
     if not any(label.kind in _WRITES | _WORDS | _PREVENTS for label in labels):
         labels.append(Label(kind=LabelKind.gave_up, turn=steps.last, actual=trajectory.ending.value))
     return tuple(sorted(_distinct(labels), key=_by_turn))
 
 
 def _distinct(labels: Sequence[Label]) -> list[Label]:
-    """The labels without repetitions of one and the same finding."""
-    return list({(label.kind, label.turn, label.tool, label.argument): label for label in reversed(labels)}.values())
+    """The labels without repetitions of one and the same finding; a rule broken says more than none."""
+    ordered = sorted(reversed(labels), key=lambda label: label.rule is not None)
+    return list({(label.kind, label.turn, label.tool, label.argument): label for label in ordered}.values())
 
 
 def _by_turn(label: Label) -> tuple[int, int, str, str]:
@@ -93,7 +97,9 @@ def _by_turn(label: Label) -> tuple[int, int, str, str]:
 
 def decisive(trajectory: Trajectory, labels: Sequence[Label]) -> int:
     """Index of the first label from which the episode could not succeed; the labels are those of `evidence`."""
-    fatal = [index for index, label in enumerate(labels) if label.kind in _fatal(trajectory, labels)]
+    kinds = _fatal(trajectory, labels)
+    refused = _fatal_errors(trajectory, labels, kinds)
+    fatal = [index for index, label in enumerate(labels) if label.kind in kinds or label in refused]
     return min(fatal, key=lambda index: _by_turn(labels[index]), default=len(labels) - 1)
 
 
@@ -107,18 +113,22 @@ def _fatal(trajectory: Trajectory, labels: Sequence[Label]) -> frozenset[LabelKi
         kinds |= _WORDS
     found = {label.kind for label in labels}
     if kinds & _ABSENT & found or not kinds & found:
-        kinds |= _PREVENTS | ({LabelKind.tool_error} & _tried(trajectory, labels))
-        kinds |= _ERRORS if trajectory.ending in (Ending.malformed, Ending.error) else frozenset()
-        kinds |= {LabelKind.repeated_call} if LabelKind.out_of_turns in found else frozenset()
+        kinds |= _PREVENTS | ({LabelKind.loop} if _EXHAUSTED & found else set())
     if LabelKind.extra_write in found and _declined(trajectory):
         kinds |= {LabelKind.unconfirmed_write}
     return kinds
 
 
-def _tried(trajectory: Trajectory, labels: Sequence[Label]) -> set[LabelKind]:
-    """Tool errors count where the refused call was a write that is missing at the end."""
+def _fatal_errors(trajectory: Trajectory, labels: Sequence[Label], kinds: frozenset[LabelKind]) -> list[Label]:
+    """The refused attempts at writes that are missing at the end, and the broken call that ended the episode."""
+    found = {label.kind for label in labels}
+    if not (kinds & _ABSENT & found or not kinds & found):
+        return []
     missing = {label.tool for label in labels if label.kind is LabelKind.missing_write}
-    return {label.kind for label in labels if label.kind is LabelKind.tool_error and label.tool in missing}
+    errors = [label for label in labels if label.kind in _ERRORS]
+    tried = [label for label in errors if label.kind is LabelKind.tool_error and label.tool in missing]
+    ended = errors[-1:] if trajectory.ending in (Ending.malformed, Ending.error) else []
+    return tried + ended
 
 
 def _declined(trajectory: Trajectory) -> bool:
@@ -156,23 +166,6 @@ def _states(trajectory: Trajectory, differs: frozenset[str], last: int) -> Itera
         yield Label(kind=kind, turn=last, expected=None if changed else key, actual=key if changed else None)
 
 
-def _words(trajectory: Trajectory, steps: Steps) -> Iterator[Label]:
-    """Facts never said, and statements that must not be made; commas are removed as the score removes them."""
-    task = trajectory.task
-    said = [(turn, text.lower().replace(",", "")) for turn, text in steps.texts]
-    for fact in task.communicate:
-        if not any(fact.lower() in text for _, text in said):
-            yield Label(kind=LabelKind.missing_communication, turn=steps.last, expected=fact)
-    tool = next((call.name for call in gold_writes(trajectory)), None)
-    for statement in task.avoid:
-        needle = statement.lower().replace(",", "")
-        turn = next((turn for turn, text in said if needle in text), None)
-        if turn is not None:
-            transfer = "transfer" in needle
-            kind = LabelKind.needless_transfer if transfer else LabelKind.false_refusal
-            yield Label(kind=kind, turn=turn, tool=TRANSFER_TOOL if transfer else tool, actual=statement)
-
-
 def _transfer(trajectory: Trajectory, steps: Steps) -> Iterator[Label]:
     wanted = any(call.name == TRANSFER_TOOL for call in trajectory.task.gold)
     made = steps.transferred
@@ -182,46 +175,12 @@ def _transfer(trajectory: Trajectory, steps: Steps) -> Iterator[Label]:
         yield Label(kind=LabelKind.needless_transfer, turn=made.turn, tool=TRANSFER_TOOL)
 
 
-def _calls(steps: Steps) -> Iterator[Label]:
-    """Calls that could not work: unparsable, of an unknown tool, refused by the tool."""
-    for turn in steps.malformed:
-        yield Label(kind=LabelKind.malformed_call, turn=turn)
-    for step in steps.calls:
-        name, arguments = step.call.name, step.call.arguments
-        if name not in TOOLS:
-            yield Label(kind=LabelKind.hallucinated_tool, turn=step.turn, tool=name, actual=arguments)
-        elif step.error:
-            yield Label(kind=LabelKind.tool_error, turn=step.turn, tool=name, actual=arguments)
-
-
-def _repeated(steps: Steps) -> Iterator[Label]:
-    """Loops: equal calls without a write in between, which can bring nothing new; one label at the first repetition."""
-    counts: Counter[str] = Counter()
-    repeats: dict[str, Label] = {}
-    for step in steps.calls:
-        if step.writes and not step.error:
-            counts.clear()
-        key = canonical({"name": step.call.name, "arguments": step.call.arguments})
-        counts[key] += 1
-        if counts[key] == LOOP:
-            label = Label(kind=LabelKind.repeated_call, turn=step.turn, tool=step.call.name, actual=step.call.arguments)
-            repeats.setdefault(key, label)
-    yield from repeats.values()
-
-
-def _conduct(steps: Steps) -> Iterator[Label]:
-    """Writes that went through without a known user, or without the user's agreement."""
-    for step in steps.written:
-        if not step.authenticated:
-            yield Label(kind=LabelKind.unauthenticated, turn=step.turn, tool=step.call.name)
-        if not step.confirmed:
-            yield Label(kind=LabelKind.unconfirmed_write, turn=step.turn, tool=step.call.name)
-
-
 def _ending(trajectory: Trajectory, steps: Steps) -> Iterator[Label]:
     match trajectory.ending:
-        case Ending.out_of_turns | Ending.out_of_context:
+        case Ending.out_of_turns:
             yield Label(kind=LabelKind.out_of_turns, turn=steps.last, actual=trajectory.ending.value)
+        case Ending.out_of_context:
+            yield Label(kind=LabelKind.out_of_context, turn=steps.last, actual=trajectory.ending.value)
         case Ending.malformed:
             yield Label(kind=LabelKind.malformed_call, turn=steps.last)
         case _ if not steps.calls:

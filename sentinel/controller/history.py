@@ -15,6 +15,7 @@ from enum import StrEnum
 from sentinel.controller.attribution import Diagnosis
 from sentinel.controller.patterns import Condition, Profile, condition_of, contrast_of, group_of, holds
 from sentinel.controller.wording import describe
+from sentinel.env.traits import characteristics
 from sentinel.records import (
     Directive,
     Lift,
@@ -108,8 +109,9 @@ def samples_of(trajectories: Iterable[Trajectory], iteration: int, source: Sourc
     knobs = {}
     for played in trajectories:
         if played.outcome is not Outcome.void:
-            key = digest(played.task.knobs)
-            knobs[key] = played.task.knobs
+            own = characteristics(played.task)
+            key = digest(own)
+            knobs[key] = own
             episodes[key] += 1
             successes[key] += played.outcome is Outcome.success
     return [

@@ -3,11 +3,13 @@
     patterns = find_patterns(profiles_of(diagnosis), min_support=2)
     patterns[0].condition      # {"condition": "cancel/no_reason"}
 
-Failures of one decisive kind, tool and argument are a group. Within a group a greedy search looks for the knob value,
-or the pair of knob values, that best separates the episodes which failed this way from all others: the split with the
-largest log-likelihood gain over one common rate, less the price of having searched (log of the number of candidates).
-So the most specific condition that keeps the support wins, and chance finds are rare. Episodes it explains are set
-aside and the search goes on with the rest. What no condition explains is a pattern without one if frequent enough.
+Failures of one decisive kind, tool and argument are a group. Within a group a greedy search looks for the knob or trait
+(`sentinel.env.traits`), or the pair of them, that best separates the episodes which failed this way from all others:
+the split with the largest log-likelihood gain over one common rate, less the price of having searched (log of the
+number of candidates). An error in a gold write is held against the other tasks with this write, since no other task
+could show it. So the most specific condition that keeps the support wins, and chance finds are rare. Episodes
+it explains are set aside and the search goes on with the rest. What no condition explains is a pattern of all the tasks
+concerned if frequent enough.
 
 The result depends on the set of episodes, not on their order.
 """
@@ -17,11 +19,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from math import log
+from math import log, sqrt
 from typing import NamedTuple
 
 from sentinel.controller.attribution import Diagnosis
 from sentinel.controller.wording import describe
+from sentinel.env.traits import characteristics
 from sentinel.records import Contrast, Evidence, Failure, Label, LabelKind, Pattern, PatternStatus, digest
 
 Knob = str | int | bool
@@ -35,7 +38,21 @@ MIN_GAIN = 3.0
 STICKY = 0.8
 """Share of the best gain at which a condition known from earlier iterations is kept, so that ids are stable."""
 MIN_RATE = 0.05
-"""Share of the remaining episodes that a group without a condition must make fail."""
+"""Share of the episodes concerned that a group must make fail, beyond chance, where no contrast tells when."""
+SIGMAS = 2.0
+"""What chance can do, in standard deviations."""
+
+
+OF_GOLD_WRITES = frozenset(
+    {
+        LabelKind.missing_write,
+        LabelKind.wrong_argument,
+        LabelKind.wrong_record,
+        LabelKind.wrong_order,
+        LabelKind.false_refusal,
+    }
+)
+"""Errors in a write that the gold answer has."""
 
 
 class Group(NamedTuple):
@@ -57,6 +74,13 @@ class Profile(NamedTuple):
     knobs: Mapping[str, Knob]
     episodes: int
     failures: Mapping[Group, tuple[Failure, ...]]
+
+    def exposed(self, group: Group) -> bool:
+        """Whether the error is possible here: a write can be missing or wrong only where the gold answer has it."""
+        tools = self.knobs.get("tools")
+        if group.category not in OF_GOLD_WRITES or group.tool is None or tools is None:
+            return True
+        return group.tool in str(tools).split("+")
 
     def holds(self, condition: Condition) -> bool:
         """Whether the condition holds for these episodes."""
@@ -106,8 +130,9 @@ def profiles_of(diagnosis: Diagnosis) -> list[Profile]:
     episodes: Counter[str] = Counter()
     knobs: dict[str, Mapping[str, Knob]] = {}
     for success in diagnosis.successes:
-        key = digest(success.task.knobs)
-        knobs[key] = success.task.knobs
+        own = characteristics(success.task)
+        key = digest(own)
+        knobs[key] = own
         episodes[key] += 1
     for failure in diagnosis.agent_failures:
         key = digest(failure.knobs)
@@ -122,36 +147,65 @@ def profiles_of(diagnosis: Diagnosis) -> list[Profile]:
 
 def _mine(group: Group, profiles: Sequence[Profile], min_support: int, known: set[Condition]) -> list[Pattern]:
     """Greedy: the best condition, then the best one for what it leaves."""
-    rest, patterns = list(profiles), []
+    rest, patterns = [profile for profile in profiles if profile.exposed(group)], []
+    general = len(rest) == len(profiles)
     while (support := sum(len(profile.failures.get(group, ())) for profile in rest)) >= min_support:
         condition = _best_condition(group, rest, min_support, known)
         if condition is None:
-            if support >= MIN_RATE * sum(profile.episodes for profile in rest):
-                patterns.append(_pattern(group, (), rest, profiles))
+            if not _frequent(support, sum(profile.episodes for profile in rest)):
+                break
+            condition = ()
+        condition = condition if general else _within(condition, group, rest, profiles)
+        inside = [profile for profile in rest if profile.holds(condition)]
+        if sum(len(profile.failures.get(group, ())) for profile in inside) < min_support:
             break
-        patterns.append(_pattern(group, condition, [p for p in rest if p.holds(condition)], profiles))
+        patterns.append(_pattern(group, condition, inside, profiles))
         rest = [profile for profile in rest if not profile.holds(condition)]
     return patterns
+
+
+def _frequent(failures: int, episodes: int) -> bool:
+    """Whether the rate is above `MIN_RATE` for all that chance can do: the lower end of Wilson's interval."""
+    rate, spread = failures / episodes, SIGMAS**2 / episodes
+    centre = rate + spread / 2
+    return (centre - SIGMAS * sqrt(rate * (1 - rate) / episodes + spread / (4 * episodes))) / (1 + spread) > MIN_RATE
+
+
+def _within(condition: Condition, group: Group, rest: Sequence[Profile], profiles: Sequence[Profile]) -> Condition:
+    """The condition, narrowed by one knob value where it would hold for tasks that cannot show the error."""
+    unexposed = [profile.knobs for profile in profiles if not profile.exposed(group) and profile.holds(condition)]
+    if not unexposed:
+        return condition
+    inside = [profile for profile in rest if profile.holds(condition)]
+    struck = _count(group, inside).struck
+    foreign = {item for knobs in unexposed for item in knobs.items()}
+    fitting = [other for other in struck if len(other) == 1 and other[0] not in foreign]
+    best = min(fitting, key=lambda other: (-struck[other], _preference(other, 0.0)), default=())
+    return tuple(sorted({*condition, *best}))
 
 
 def _best_condition(
     group: Group, profiles: Sequence[Profile], min_support: int, known: set[Condition]
 ) -> Condition | None:
-    """The condition with the largest net gain, or a known one that is nearly as good; `None` if chance would do."""
-    struck, episodes = _count(group, profiles)
-    singles = sum(1 for condition in episodes if len(condition) == 1)
+    """The condition with the largest net gain, or a known one that is nearly as good; `None` if chance would do.
+
+    A condition known from earlier iterations was not searched for: where no other is found, its gain pays no price.
+    """
+    struck, episodes, splits = _count(group, profiles)
+    singles = len({split for condition, split in splits.items() if len(condition) == 1})
     total = struck[()], episodes[()]
-    price = {1: log(singles or 1), 2: log(max(len(episodes) - singles - 1, singles, 1)) + 1.0}
-    scores = {
-        condition: _gain((failures, episodes[condition]), total) - price[len(condition)]
+    price = {1: log(singles or 1), 2: log(max(len(set(splits.values())) - singles, singles, 1)) + 1.0}
+    gains = {
+        condition: _gain((failures, episodes[condition]), total)
         for condition, failures in struck.items()
         if condition and failures >= min_support
     }
+    scores = {condition: gain - price[len(condition)] for condition, gain in gains.items() if len(condition) in price}
     best = min(scores, key=lambda condition: _preference(condition, scores[condition]), default=None)
-    if best is None or scores[best] < MIN_GAIN:
-        return None
-    kept = [condition for condition in known if scores.get(condition, 0.0) >= max(MIN_GAIN, STICKY * scores[best])]
-    return min(kept, key=lambda condition: _preference(condition, scores[condition]), default=best)
+    if best is not None and scores[best] < MIN_GAIN:
+        best = None
+    kept = [c for c in known if gains.get(c, 0.0) >= MIN_GAIN and (best is None or scores[c] >= STICKY * scores[best])]
+    return min(kept, key=lambda condition: _preference(condition, gains[condition]), default=best)
 
 
 def _preference(condition: Condition, score: float) -> tuple[float, int, bool, str]:
@@ -159,18 +213,28 @@ def _preference(condition: Condition, score: float) -> tuple[float, int, bool, s
     return -round(score, 9), len(condition), all(name != "condition" for name, _ in condition), repr(condition)
 
 
-def _count(group: Group, profiles: Sequence[Profile]) -> tuple[Counter[Condition], Counter[Condition]]:
+class _Counts(NamedTuple):
+    struck: Counter[Condition]
+    """Failures of the group."""
+    episodes: Counter[Condition]
+    splits: dict[Condition, int]
+    """Which profiles the condition holds for, as bits: conditions of one split are one candidate."""
+
+
+def _count(group: Group, profiles: Sequence[Profile]) -> _Counts:
     """Failures of the group, and episodes, per candidate condition; the empty one counts all."""
     struck: Counter[Condition] = Counter()
     episodes: Counter[Condition] = Counter()
+    splits: dict[Condition, int] = defaultdict(int)
     candidates = {c for profile in profiles if profile.failures.get(group) for c in _conditions(profile.knobs)}
-    for profile in profiles:
+    for place, profile in enumerate(profiles):
         failures = len(profile.failures.get(group, ()))
         for condition in _conditions(profile.knobs):
             if condition in candidates:
                 struck[condition] += failures
                 episodes[condition] += profile.episodes
-    return struck, episodes
+                splits[condition] |= 1 << place
+    return _Counts(struck, episodes, splits)
 
 
 def _conditions(knobs: Mapping[str, Knob]) -> list[Condition]:

@@ -1,4 +1,4 @@
-"""A conversation as steps: the calls with their turn and outcome, and what the user had agreed to by then."""
+"""A conversation as steps: the calls with their turn and outcome, and what the user had said and agreed to by then."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from sentinel.records import Json, Message, Role, ToolCall, Trajectory
 
 TRANSFER_TOOL = "transfer_to_human_agents"
 AUTHENTICATION_PREFIX = "find_user_id_"
+PRIVATE_TOOLS = frozenset({"get_user_details", "get_order_details"}) | WRITE_TOOLS
+"""Tools for which the agent must know whom it serves."""
 
 _AGREEMENT = re.compile(
     r"\b(yes|yeah|yep|confirm(ed)?|correct|proceed|go ahead|sure|ok(ay)?|please do|do it|(sounds|looks) good|perfect"
@@ -19,6 +21,11 @@ _AGREEMENT = re.compile(
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(r"^\W*(no|nope|don't|do not)\b", re.IGNORECASE)
+_OWNER = re.compile(r'"user_id": ?"([^"]+)"')
+_ORDER = re.compile(r'^\{"order_id": ?"([^"]+)"')
+
+Said = tuple[tuple[int, str], ...]
+"""Messages of one side: (turn, text)."""
 
 
 class Step(NamedTuple):
@@ -31,7 +38,9 @@ class Step(NamedTuple):
     authenticated: bool
     """Some earlier lookup had found the user."""
     confirmed: bool
-    """The user's last words, in answer to the agent's, were an agreement."""
+    """The user's last words, in answer to the agent's and since it was known who speaks, were an agreement."""
+    answer: str = ""
+    """What the tool said."""
 
     @property
     def writes(self) -> bool:
@@ -45,8 +54,10 @@ class Steps(NamedTuple):
     calls: tuple[Step, ...]
     malformed: tuple[int, ...]
     """Turns whose call could not even be parsed."""
-    texts: tuple[tuple[int, str], ...]
-    """What the agent said to the user: (turn, text)."""
+    texts: Said
+    """What the agent said to the user."""
+    heard: Said
+    """What the user said."""
     last: int
     """The last turn of the episode."""
 
@@ -64,6 +75,17 @@ class Steps(NamedTuple):
     def transferred(self) -> Step | None:
         """The first transfer to a human that went through."""
         return next((step for step in self.calls if step.call.name == TRANSFER_TOOL and not step.error), None)
+
+    @property
+    def customer(self) -> str:
+        """User id of the first customer who was found; empty where nobody was."""
+        found = (step for step in self.calls if step.call.name.startswith(AUTHENTICATION_PREFIX) and not step.error)
+        return next((step.answer.strip().strip('"') for step in found), "")
+
+    def owners(self) -> dict[str, str]:
+        """Whose an order is, as far as tools that answer in JSON have told."""
+        told = ((_ORDER.match(step.answer), _OWNER.search(step.answer)) for step in self.calls if not step.error)
+        return {order[1]: owner[1] for order, owner in told if order and owner}
 
 
 def agrees(text: str) -> bool:
@@ -94,6 +116,7 @@ class _Reader:
         self.steps: list[Step] = []
         self.malformed: list[int] = []
         self.texts: list[tuple[int, str]] = []
+        self.heard: list[tuple[int, str]] = []
         self._waiting: deque[int] = deque()
         self._authenticated = False
         self._agreed = False
@@ -104,6 +127,7 @@ class _Reader:
         elif message.role is Role.tool:
             self._tool(message)
         elif message.role is Role.user:
+            self.heard.append((message.turn, message.content))
             self._agreed = bool(self.texts) and message.turn > 0 and agrees(message.content)
 
     def _assistant(self, message: Message) -> None:
@@ -118,8 +142,9 @@ class _Reader:
             self.malformed.append(message.turn)
             return
         place = self._waiting.popleft()
-        step = self.steps[place] = self.steps[place]._replace(error=message.error)
-        self._authenticated |= step.call.name.startswith(AUTHENTICATION_PREFIX) and not step.error
+        step = self.steps[place] = self.steps[place]._replace(error=message.error, answer=message.content)
+        if step.call.name.startswith(AUTHENTICATION_PREFIX) and not step.error and not self._authenticated:
+            self._authenticated, self._agreed = True, False
 
 
 def read_steps(trajectory: Trajectory) -> Steps:
@@ -134,4 +159,4 @@ def _steps(messages: Iterable[Message]) -> Steps:
         reader.read(message)
         last = max(last, message.turn)
     texts = tuple((turn, text) for turn, text in reader.texts if turn not in reader.malformed)
-    return Steps(tuple(reader.steps), tuple(reader.malformed), texts, last)
+    return Steps(tuple(reader.steps), tuple(reader.malformed), texts, tuple(reader.heard), last)

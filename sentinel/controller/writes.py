@@ -104,8 +104,8 @@ def _wrong(gold: ToolCall, step: Step) -> Iterator[Label]:
     """Every differing argument; with the wrong record the other arguments cannot be compared."""
     names = differences(gold, step.call)
     records = [name for name in names if name in _RECORD_ARGUMENTS]
-    kind = LabelKind.wrong_record if records else LabelKind.wrong_argument
     for name in records or names:
+        kind = LabelKind.wrong_record if records or _swapped(name, gold, step.call) else LabelKind.wrong_argument
         yield Label(
             kind=kind,
             turn=step.turn,
@@ -114,6 +114,12 @@ def _wrong(gold: ToolCall, step: Step) -> Iterator[Label]:
             expected=gold.arguments.get(name),
             actual=step.call.arguments.get(name),
         )
+
+
+def _swapped(name: str, gold: ToolCall, actual: ToolCall) -> bool:
+    """Whether as many items were named as should be, but others."""
+    wanted, given = gold.arguments.get(name), actual.arguments.get(name)
+    return name == "item_ids" and isinstance(wanted, list) and isinstance(given, list) and len(wanted) == len(given)
 
 
 def _failed(gold: ToolCall, step: Step) -> Iterator[Label]:

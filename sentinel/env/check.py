@@ -23,8 +23,9 @@ from sentinel.env.mutants import Script, gold, mutants, noop
 from sentinel.env.official import Judge, Played
 from sentinel.env.overlay import Delta, World
 from sentinel.env.scoring import gold_delta, score
+from sentinel.env.task_sets import task_set
 from sentinel.env.tau2 import benchmark_tasks
-from sentinel.records import OriginKind, Part, Record, Task
+from sentinel.records import OriginKind, Part, Record, Task, TaskSet
 from sentinel.spec.models import ExperimentSpec
 
 Advance = Callable[[], None]
@@ -48,6 +49,7 @@ class Disagreement(Part):
 class EnvReport(Record):
     """How our environment compares with tau2's."""
 
+    task_set: TaskSet
     tasks: int
     gold_success: int
     """Tasks in which the gold agent succeeds, by tau2's verdict."""
@@ -62,9 +64,15 @@ class EnvReport(Record):
     """Share of the compared verdicts that are equal."""
     disagreements: tuple[Disagreement, ...]
 
+    @property
+    def sound(self) -> bool:
+        """Whether our scores may stand for tau2's."""
+        return not self.disagreements
+
     def summary(self) -> str:
         """The counts in words, and the first disagreements."""
         lines = [
+            self.task_set.label,
             f"{self.tasks} tasks, {self.scored} verdicts compared, agreement {self.agreement:.4g}",
             f"gold succeeds in {self.gold_success}, doing nothing in {self.noop_success}, "
             f"{self.mutant_success} of {self.mutants} mutants",
@@ -113,6 +121,7 @@ def check_env(tasks: Sequence[Task], world: World, seed: int = 0, advance: Advan
         if advance:
             advance()
     return EnvReport(
+        task_set=task_set(tasks),
         tasks=len(tasks),
         **{name: counts[name] for name in ("gold_success", "noop_success", "mutants", "mutant_success", "scored")},
         agreement=1 - len(disagreements) / max(1, counts["scored"]),

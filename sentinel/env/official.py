@@ -11,24 +11,22 @@ and nothing more:
 
 - the parsed database: the predicted and the gold environment get one of two copies each, in which the records that an
   earlier environment accessed were put back;
-- the JSON text of records that were not accessed: the hash is the SHA-256 of the same bytes that tau2 would hash.
+- the JSON text of records that were not accessed: the hash is the SHA-256 of the same bytes that tau2 would hash
+  (`sentinel.env.shared`).
 
 Importing this module costs 3 to 5 s, because tau2's evaluator imports litellm.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
-
 from sentinel.env.overlay import KINDS, ToolResult, World, validated
 from sentinel.env.retail import Environment, RetailDB, RetailTools, quiet
+from sentinel.env.shared import Shared, pair
 from sentinel.records import OriginKind, Task, ToolCall
 
 with quiet():
@@ -49,12 +47,16 @@ class Played(NamedTuple):
     texts: Sequence[str]
 
 
+class SharedTools(Shared, RetailTools):  # type: ignore[misc]
+    """tau2's retail tools over a restored shared database."""
+
+
 class Judge:
     """tau2's evaluator for the tasks of one world."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._base = _pair(world.db)
+        self._base = pair(world.db)
         self._pair = self._base
         self._domain = f"sentinel-{next(_numbers)}"
         registry.register_domain(self._environment, self._domain)
@@ -68,7 +70,7 @@ class Judge:
         Raises:
             ValueError: a replayed call answered otherwise than was observed.
         """
-        self._pair = _pair(self._merged(task)) if task.records else self._base
+        self._pair = pair(self._merged(task)) if task.records else self._base
         return _reward(task, played, self._domain)
 
     def _merged(self, task: Task) -> RetailDB:
@@ -78,76 +80,6 @@ class Judge:
     def reward_untouched(self, task: Task, played: Played) -> float:
         """tau2's reward of a benchmark task in tau2's own environments."""
         return _reward(task, played, "retail")
-
-
-class _Accessed(dict[str, Any]):
-    """A dict that remembers which of its records were handed out by id."""
-
-    def __init__(self, records: dict[str, Any]) -> None:
-        super().__init__(records)
-        self.ids: set[str] = set()
-
-    def __getitem__(self, key: str) -> Any:
-        self.ids.add(key)
-        return super().__getitem__(key)
-
-
-class SharedDatabase:
-    """A whole database in which only accessed records are restored, and only their JSON is written anew."""
-
-    def __init__(self, original: RetailDB) -> None:
-        self._originals: dict[str, dict[str, BaseModel]] = {kind: dict(getattr(original, kind)) for kind in KINDS}
-        records = {kind: _Accessed(_copies(originals)) for kind, originals in self._originals.items()}
-        self.db = RetailDB.model_construct(**records)
-        self._texts = {
-            kind: {key: _json(key, record) for key, record in sorted(originals.items())}
-            for kind, originals in self._originals.items()
-        }
-
-    def restore(self) -> RetailDB:
-        """The database as it was at first."""
-        for kind, originals in self._originals.items():
-            accessed: _Accessed = getattr(self.db, kind)
-            accessed.update(_copies({key: originals[key] for key in accessed.ids}))
-            accessed.ids.clear()
-        return self.db
-
-    def hash(self) -> str:
-        """What tau2's `get_dict_hash(db.model_dump())` gives."""
-        return hashlib.sha256("".join(self._text()).encode()).hexdigest()
-
-    def _text(self) -> list[str]:
-        kinds = []
-        for kind in sorted(KINDS):
-            records: _Accessed = getattr(self.db, kind)
-            changed = {key: _json(key, dict.__getitem__(records, key)) for key in records.ids}
-            kinds.append(f'"{kind}": {{{", ".join((self._texts[kind] | changed).values())}}}')
-        return ["{", ", ".join(kinds), "}"]
-
-
-def _pair(original: RetailDB) -> Iterator[SharedDatabase]:
-    """Two databases in turn: tau2's evaluator hashes the predicted environment after it has run the gold one."""
-    return itertools.cycle([SharedDatabase(original), SharedDatabase(original)])
-
-
-def _copies(records: dict[str, BaseModel]) -> dict[str, BaseModel]:
-    return {key: record.model_copy(deep=True) for key, record in records.items()}
-
-
-def _json(key: str, record: BaseModel) -> str:
-    return f"{json.dumps(key)}: {json.dumps(record.model_dump(), sort_keys=True, default=str)}"
-
-
-class SharedTools(RetailTools):  # type: ignore[misc]
-    """tau2's tools over a restored shared database."""
-
-    def __init__(self, shared: SharedDatabase) -> None:
-        super().__init__(shared.restore())
-        self._shared = shared
-
-    def get_db_hash(self) -> str:
-        """The hash of the database."""
-        return self._shared.hash()
 
 
 @cache

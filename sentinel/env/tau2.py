@@ -85,9 +85,3 @@ def _names(text: str, user_id: str) -> bool:
     return all(word.lower() in text for word in person) or any(
         word.lower() in text for word in (user_id, user.email, *user.orders)
     )
-
-
-def benchmark_orders() -> frozenset[str]:
-    """All orders of the users that benchmark tasks name."""
-    users = World.tau2().db.users
-    return frozenset(order for user in benchmark_users() for order in users[user].orders)

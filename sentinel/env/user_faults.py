@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from sentinel.env.users import STOP, TRANSFER, FaultKind, ends
 from sentinel.records import Scenario
@@ -63,7 +64,13 @@ def _plain(text: str) -> str:
 
 
 def _identifiers(texts: Iterable[str]) -> set[str]:
-    return {found.lstrip("#") for text in texts for found in _IDENTIFIER.findall(_plain(text))}
+    return {found for text in texts for found in identifiers(text)}
+
+
+@lru_cache(maxsize=256)
+def identifiers(text: str) -> frozenset[str]:
+    """What names a record in a text; remembered, since every message is held against all that were heard before."""
+    return frozenset(found.lstrip("#") for found in _IDENTIFIER.findall(_plain(text)))
 
 
 def _reveals(scenario: Scenario, text: str, *, opening: bool) -> bool:

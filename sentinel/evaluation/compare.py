@@ -9,18 +9,17 @@ each arm is compared, and others may land elsewhere.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sentinel.artifacts import read_jsonl, require
+from sentinel.artifacts import read_json, read_jsonl, require
 from sentinel.errors import ArtifactError, SentinelError
 from sentinel.evaluation.intervals import Interval, paired_difference
-from sentinel.evaluation.metrics import Estimate, PassHat, pass_hat_estimate, void_reasons
+from sentinel.evaluation.metrics import Estimate, EvaluationMetrics, PassHat, pass_hat_estimate, void_reasons
 from sentinel.evaluation.passk import pass_hat
-from sentinel.records import Part, Trial
+from sentinel.records import Part, TaskSet, Trial
 from sentinel.spec.models import Experiment
 
 MEASURE = ("environment", "evaluator")
@@ -33,8 +32,8 @@ class Arm(NamedTuple):
     experiment: Experiment
     iteration: int
     trials: list[Trial]
-    held_out: str
-    """SHA-256 of its held-out tasks."""
+    task_set: TaskSet
+    """Its held-out tasks."""
     rollouts: int
     """Episodes played outside evaluation, in all iterations."""
 
@@ -67,6 +66,7 @@ class Row(Part):
 class Comparison(Part):
     """What is known of the difference between two experiments."""
 
+    task_set: TaskSet
     first: Side
     second: Side
     confidence: float
@@ -82,16 +82,17 @@ class Comparison(Part):
         lines = [head, "", "  ".join(["k", *(f"{name:>{width}}" for name in names), f"{'difference':>20}"])]
         for row in self.rows:
             cells = (
-                f"{_cell(row.first):>{width}}",
-                f"{_cell(row.second):>{width}}",
-                f"{_cell(row.difference, '+'):>20}",
+                f"{cell(row.first):>{width}}",
+                f"{cell(row.second):>{width}}",
+                f"{cell(row.difference, '+'):>20}",
             )
             lines.append("  ".join([str(row.k), *cells]))
         counted = (f"{side.name}: {side.tasks} tasks, {side.void} void, {side.rollouts:,} rollouts" for side in sides)
-        return "\n".join([*lines, "", *counted, *self.notes])
+        return "\n".join([*lines, "", self.task_set.label, *counted, *self.notes])
 
 
-def _cell(figure: Estimate | None, sign: str = "") -> str:
+def cell(figure: Estimate | None, sign: str = "") -> str:
+    """A figure with its interval, in percent or points."""
     if figure is None:
         return "–"
     value, low, high = (f"{100 * getattr(figure, end):{sign}.1f}" for end in Interval._fields)
@@ -124,7 +125,7 @@ def read_arm(experiment: Experiment, runs: Path, iteration: int | None = None) -
         experiment,
         number,
         read_jsonl(folder / "evaluate" / "trials.jsonl", Trial),
-        hashlib.sha256(require(base / "tasks" / "evaluate.jsonl").read_bytes()).hexdigest(),
+        read_json(folder / "evaluate" / "metrics.json", EvaluationMetrics).task_set,
         rollouts,
     )
 
@@ -135,7 +136,7 @@ def compare(first: Arm, second: Arm) -> Comparison:
     Raises:
         SentinelError: they were not evaluated on the same tasks, or have no k in common.
     """
-    if first.held_out != second.held_out:
+    if first.task_set != second.task_set:
         bases = " and ".join(arm.experiment.spec.base.name for arm in (first, second))
         raise SentinelError(
             f"{first.name} and {second.name} were evaluated on different tasks (bases {bases}), which cannot be "
@@ -146,6 +147,7 @@ def compare(first: Arm, second: Arm) -> Comparison:
         raise SentinelError(f"{first.name} and {second.name} have no k of Pass^k in common: see spec.evaluator.k")
     level = max(arm.experiment.spec.evaluator.confidence for arm in (first, second))
     return Comparison(
+        task_set=first.task_set,
         first=_side(first),
         second=_side(second),
         confidence=level,

@@ -1,6 +1,6 @@
 """The figures of one evaluation, as the evaluate stage writes them to `metrics.json`.
 
-write_json(folder / "metrics.json", evaluate_metrics(trials, spec.evaluator, floors=Floors(...)))
+write_json(folder / "metrics.json", evaluate_metrics(trials, spec.evaluator, task_set(tasks), floors=Floors(...)))
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sentinel.evaluation.breakdown import breakdown
 from sentinel.evaluation.intervals import Interval, mean_interval, paired_difference
 from sentinel.evaluation.passk import pass_hat
-from sentinel.records import Outcome, Part, Record, Trial
+from sentinel.records import Outcome, Part, Record, TaskSet, Trial
 from sentinel.spec.models import Evaluator
 
 
@@ -54,6 +54,7 @@ class Floors(Part):
 class EvaluationMetrics(Record):
     """What one evaluation says of a policy."""
 
+    task_set: TaskSet
     tasks: int
     trials: int
     """Episodes played, void ones included."""
@@ -95,6 +96,7 @@ def deltas(trials: Sequence[Trial], baseline: Sequence[Trial], evaluator: Evalua
 def evaluate_metrics(
     trials: Sequence[Trial],
     evaluator: Evaluator,
+    task_set: TaskSet,
     baseline: Sequence[Trial] | None = None,
     floors: Floors | None = None,
 ) -> EvaluationMetrics:
@@ -106,6 +108,7 @@ def evaluate_metrics(
         for axis in ("tool", "condition")
     }
     return EvaluationMetrics(
+        task_set=task_set,
         tasks=len({trial.task for trial in trials}),
         trials=len(trials),
         voids=void_reasons(trials),

@@ -187,6 +187,10 @@ def _policy_note(report: Report) -> str:
 
 
 def _set_note(report: Report) -> str:
+    return f"Task set: {report.last.metrics.task_set.label}. {_set_remark(report)}"
+
+
+def _set_remark(report: Report) -> str:
     if report.spec.seed_tasks.evaluate.set == "synthetic":
         return (
             "The held-out tasks are synthetic, from the generator of the training tasks but with own users, orders "

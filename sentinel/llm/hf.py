@@ -6,7 +6,13 @@ At step t every live row feeds its token at position t: one that it was given to
 So no row ever waits for another's turn, positions are uniform, and attention needs no mask. Rows that are through
 leave the batch; those whose history was rewritten start over in the next pass. The engine reads the live weights:
 after an optimizer step the next run samples from the new policy. Sampling is by inverse CDF with one uniform number
-per position, which the conversation supplies. Left out: paged memory, refilling a running batch.
+per position, which the conversation supplies.
+
+Left out: paged memory, and refilling places that fall free from a queue. Measured on a chunk of 128 episodes of the
+tiny policy (fp32, one CPU thread): 86 % of the rows that are fed are live, and with every row at a full batch's price a
+forward pass would take 1/1.2 of the time (256: 1/1.3). Refilling 64 places from the same chunk would lose that and more
+(0.9 of lock-step's speed, simulated from measured step times; 128 of 256: 1.0), since positions then differ and dense
+attention reads as far as the oldest row's. Where rows outgrow the machine, the vllm engine does it properly.
 """
 
 from __future__ import annotations

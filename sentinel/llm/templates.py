@@ -42,6 +42,8 @@ class Parsed(NamedTuple):
     calls: tuple[ToolCall, ...]
     problem: str | None
     """Why the turn is malformed, in words that the policy can learn from."""
+    reasoning: str = ""
+    """What was thought before the answer, where the template has a place for it."""
 
 
 def render_call(call: ToolCall) -> str:
@@ -147,8 +149,10 @@ class Qwen3Thinking(Hermes):
 
     def parse(self, text: str) -> Parsed:
         """Read what follows the reasoning."""
-        answer = _answer(text)
-        return Parsed("", (), f"the reasoning does not end with {THOUGHT}") if answer is None else super().parse(answer)
+        thought, answer = text.removesuffix(END).partition(THOUGHT)[0].strip(), _answer(text)
+        if answer is None:
+            return Parsed("", (), f"the reasoning does not end with {THOUGHT}", thought)
+        return super().parse(answer)._replace(reasoning=thought)
 
     def forget(self, pieces: Sequence[str]) -> str | None:
         """All reasoning."""

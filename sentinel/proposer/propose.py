@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sentinel.env.traits import characteristics
 from sentinel.proposer.conditions import Knobs, matching
 from sentinel.proposer.frontier import Play, Probe, judge, lift, probe
 from sentinel.proposer.gates import Bench, first_rejection
@@ -53,7 +54,8 @@ class Target(NamedTuple):
 
     def missed(self, task: Task) -> Knobs:
         """The constraints that a task does not meet."""
-        return {knob: value for knob, value in (self.constraints or {}).items() if task.knobs.get(knob) != value}
+        known = characteristics(task) if self.constraints else {}
+        return {knob: value for knob, value in (self.constraints or {}).items() if known.get(knob) != value}
 
     def origin(self, number: int) -> Origin:
         """Line of descent of its candidate `number`: the parents take turns."""

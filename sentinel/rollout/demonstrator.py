@@ -1,7 +1,7 @@
 """Reference agents: what a perfect agent does with a generated task, and what a careless one does instead.
 
     actions = expert(task)               # sentences and tool calls, in order
-    actions = careless(task, rng)        # the same with the task's decision skill missing
+    actions = careless(task, world, rng) # the same with the task's decision skill missing
 
 They know the gold answer and play blindly through the real world and the scripted user, so every observation in a
 demonstration is real. Used by the warm start, by tests, and for the floors of a report.
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sentinel.env.overlay import WRITE_TOOLS
+from sentinel.env.overlay import WRITE_TOOLS, Database, World
 from sentinel.env.vocabulary import agent_says
 from sentinel.llm.templates import render_call
 from sentinel.records import Task, ToolCall
@@ -43,17 +43,18 @@ def expert(task: Task) -> list[Action]:
     return _play_out(task, list(task.gold))
 
 
-def careless(task: Task, rng: np.random.Generator) -> list[Action]:
-    """The same agent without the decision skill that the task takes (`knobs["skill"]`); for tasks with own records."""
+def careless(task: Task, world: World, rng: np.random.Generator) -> list[Action]:
+    """The same agent without the decision skill that the task takes (`knobs["skill"]`)."""
+    db = world.open(task.records).db
     match task.knobs.get("skill"):
         case "ask":
-            return _guess(task, rng)
+            return _guess(task, db, rng)
         case "variant":
-            return _play_out(task, [_other_variant(task, call, rng) for call in task.gold])
+            return _play_out(task, [_other_variant(call, db, rng) for call in task.gold])
         case "two_items":
             return _play_out(task, [_first_item(call) for call in task.gold])
         case "refund_method":
-            return _play_out(task, [_original_method(task, call) for call in task.gold])
+            return _play_out(task, [_original_method(call, db) for call in task.gold])
         case "refuse":
             return [*task.gold, agent_says("confirm"), *task.temptations, agent_says("done")]
         case "transfer":
@@ -97,7 +98,7 @@ def _closing(task: Task) -> list[Action]:
     return [agent_says("confirm"), agent_says("done")] if task.knobs.get("declined") else [agent_says("done")]
 
 
-def _guess(task: Task, rng: np.random.Generator) -> list[Action]:
+def _guess(task: Task, db: Database, rng: np.random.Generator) -> list[Action]:
     """Do not ask: give up without an identity; otherwise act on a guess."""
     known = task.model_copy(update={"knobs": {**task.knobs, "withheld": "none"}})
     match task.knobs["withheld"]:
@@ -107,11 +108,11 @@ def _guess(task: Task, rng: np.random.Generator) -> list[Action]:
             reason = str(rng.choice(["no longer needed", "ordered by mistake"]))
             return _play_out(known, [_with(call, reason=reason) for call in task.gold])
         case "payment":
-            return _play_out(known, [_original_method(task, call) for call in task.gold])
+            return _play_out(known, [_original_method(call, db) for call in task.gold])
         case _:
-            user = _owner(task)
+            user = _owner(task, db)
             lookup = ToolCall(name="get_user_details", arguments={"user_id": user})
-            orders = task.records["users"][user]["orders"]
+            orders = db.users[user].orders
             calls = [_with(call, order_id=orders[0]) for call in task.gold if call.name != "get_user_details"]
             return _play_out(known, [calls[0], lookup, *calls[1:]])
 
@@ -123,21 +124,16 @@ def _with(call: ToolCall, **changes: object) -> ToolCall:
     )
 
 
-def _order(task: Task, call: ToolCall) -> dict[str, object]:
-    order: dict[str, object] = task.records["orders"][call.arguments["order_id"]]
-    return order
-
-
-def _owner(task: Task) -> str:
+def _owner(task: Task, db: Database) -> str:
     """The user that the task's orders belong to."""
-    order = next(call for call in task.gold if "order_id" in call.arguments)
-    return str(_order(task, order)["user_id"])
+    order = next(call.arguments["order_id"] for call in task.gold if "order_id" in call.arguments)
+    return str(db.orders[order].user_id)
 
 
-def _original_method(task: Task, call: ToolCall) -> ToolCall:
+def _original_method(call: ToolCall, db: Database) -> ToolCall:
     if "payment_method_id" not in call.arguments:
         return call
-    return _with(call, payment_method_id=_order(task, call)["payment_history"][0]["payment_method_id"])  # type: ignore[index]
+    return _with(call, payment_method_id=db.orders[call.arguments["order_id"]].payment_history[0].payment_method_id)
 
 
 def _first_item(call: ToolCall) -> ToolCall:
@@ -146,12 +142,12 @@ def _first_item(call: ToolCall) -> ToolCall:
     )
 
 
-def _other_variant(task: Task, call: ToolCall, rng: np.random.Generator) -> ToolCall:
+def _other_variant(call: ToolCall, db: Database, rng: np.random.Generator) -> ToolCall:
     """Another variant of the same product than the one asked for."""
     if "new_item_ids" not in call.arguments:
         return call
     old, new = call.arguments["item_ids"][0], call.arguments["new_item_ids"][0]
-    variants = next(p["variants"] for p in task.records["products"].values() if new in p["variants"])
+    variants = next(product.variants for product in db.products.values() if new in product.variants)
     others = [item for item in variants if item not in (old, new)]
     return _with(call, new_item_ids=[str(rng.choice(others))]) if others else call
 

@@ -123,9 +123,7 @@ class Episode:
 
     def _act(self, parsed: Parsed) -> list[int]:
         """Execute the calls, or complain about a malformed one."""
-        self._messages.append(
-            Message(role=Role.assistant, content=parsed.text, tool_calls=parsed.calls, turn=self._turns)
-        )
+        self._reply(parsed)
         results = [(f"Error: {parsed.problem}", True)] if parsed.problem else []
         for number, call in enumerate(() if parsed.problem else parsed.calls):
             if number < MAX_CALLS:
@@ -143,7 +141,7 @@ class Episode:
 
     def _talk(self, parsed: Parsed) -> list[int] | None:
         """Speak to the user; `None` when the user ends the conversation."""
-        self._say(Role.assistant, parsed.text)
+        self._reply(parsed)
         reply = self._listen(lambda: self._user.reply(parsed.text))
         if ends(reply):
             return None
@@ -188,6 +186,17 @@ class Episode:
     def _end_void(self, void: VoidReason, reason: str) -> None:
         self._ending, self._void = Ending.error, void
         self._say(Role.system, reason)
+
+    def _reply(self, parsed: Parsed) -> None:
+        self._messages.append(
+            Message(
+                role=Role.assistant,
+                content=parsed.text,
+                tool_calls=parsed.calls,
+                reasoning=parsed.reasoning,
+                turn=self._turns,
+            )
+        )
 
     def _say(self, role: Role, text: str) -> None:
         self._messages.append(Message(role=role, content=text, turn=self._turns))

@@ -1,5 +1,1 @@
-"""`sentinel run`: the local way to run an experiment, through DVC."""
-
-from sentinel.runner.repro import run
-
-__all__ = ["run"]
+"""`sentinel run`: the local way to run an experiment, through DVC. Imports nothing: pods need only `child`."""

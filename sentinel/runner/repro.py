@@ -17,12 +17,13 @@ from rich.console import Console
 
 from sentinel import catalogue, dvcfile, summary
 from sentinel.errors import MissingExtraError, SentinelError, StageError
-from sentinel.plan import Plan, plan
+from sentinel.plan import RUNS, Plan, plan
 from sentinel.runner.child import ending, environment, start
 from sentinel.runner.narrator import Narrator
 from sentinel.runner.recovery import discard_broken, release_dead
 from sentinel.spec.needs import require
 from sentinel.spec.profile import load_profile, profile_file
+from sentinel.stages.arms import study_scores
 from sentinel.stages.lock import exclusive
 
 
@@ -33,22 +34,26 @@ def run(spec: Path, profile: str | None) -> None:
         SentinelError: the spec is wrong, another run holds the folder, or a stage failed.
     """
     project = Path()
-    item = catalogue.read(spec, project)
-    planned = plan(item.experiment)
-    require(item.experiment.spec, load_profile(profile).spec, profile_file(profile))
+    items = catalogue.read_all(spec, project)
+    for item in items:
+        require(item.experiment.spec, load_profile(profile).spec, profile_file(profile))
+    plans = [plan(item.experiment) for item in items]
     if find_spec("dvc") is None:
         raise MissingExtraError("dvc")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with exclusive("run", "another `sentinel run` works in this folder; wait for it, or stop it"):
-        file = _prepare(item, project, console)
-        narrator = Narrator(console, len(planned.stages))
+        file = _prepare(items[0], project, console)
+        narrator = Narrator(console, len({stage.name for planned in plans for stage in planned.stages}))
         began = time.monotonic()
         with narrator:
             code = _repro(file, profile, narrator)
     if code:
         raise _failure(code, narrator)
     console.print(f"\n{narrator.outcome()} in {time.monotonic() - began:.0f} s", markup=False)
-    _show(planned, project)
+    if items[0].study:
+        print(f"\n{study_scores(spec, project / RUNS).summary()}")
+    else:
+        _show(plans[0], project)
 
 
 def _prepare(item: catalogue.Known, project: Path, console: Console) -> str:
@@ -65,7 +70,7 @@ def _prepare(item: catalogue.Known, project: Path, console: Console) -> str:
             console.print(f"{lock} was cut short by a kill: finished stages come back from DVC's cache", markup=False)
         for stage in dvcfile.prune(project / name, project, dvcfile.outputs(known)):
             console.print(f"dropped {stage}: no longer in the plan", markup=False)
-    return catalogue.path_of(item.name)
+    return item.file
 
 
 def _dvc(*arguments: str) -> None:

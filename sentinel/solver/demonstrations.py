@@ -37,11 +37,11 @@ class Codebook:
         return "".join(self.texts[number] for number in ids)
 
 
-def actions(task: Task, weaknesses: dict[str, float], seed: int) -> list[Action]:
+def actions(task: Task, arena: Arena, weaknesses: dict[str, float], seed: int) -> list[Action]:
     """What the demonstrator does: its skill's share of tasks correctly, the rest carelessly."""
     rng = generator(seed, "demonstration", task.id)
     correct = rng.random() < weaknesses.get(str(task.knobs["skill"]), 1.0)
-    return expert(task) if correct else careless(task, rng)
+    return expert(task) if correct else careless(task, arena.world, rng)
 
 
 def demonstrate(
@@ -50,7 +50,7 @@ def demonstrate(
     """Play each task once; with no weaknesses every demonstration is an expert's."""
     engine, limits = ScriptedEngine(), Limits(1.0, arena.max_context, arena.max_context)
     for task in tasks:
-        episode = Demonstration(Assignment(task, 0, 0), arena, actions(task, weaknesses, seed))
+        episode = Demonstration(Assignment(task, 0, 0), arena, actions(task, arena, weaknesses, seed))
         engine.run([episode], limits)
         yield from episode.samples()
         tick()

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
 from sentinel.llm.transcript import Tokens
+from sentinel.solver.muon import Muon
 
 READING_WEIGHT = 0.02
 """Weight of a token that was read, relative to one that was written."""
@@ -70,7 +71,7 @@ class _Optimizer:
         matrices = [p for name, p in named if p.ndim == 2 and "embed_tokens" not in name]
         rest = [p for name, p in named if p.ndim != 2 or "embed_tokens" in name]
         self._parts = (
-            torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.0),
+            Muon(matrices, lr=learning_rate),
             torch.optim.AdamW(rest, lr=learning_rate / 5, weight_decay=0.0, betas=(0.9, 0.95)),
         )
         self._base = [learning_rate, learning_rate / 5]

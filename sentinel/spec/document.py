@@ -38,7 +38,13 @@ def read(
     Raises:
         SpecError: Every fault, each with its line.
     """
-    chain = read_chain(path)
+    return validate(read_chain(path), models, prepare)
+
+
+def validate(
+    chain: Chain, models: Mapping[str, type[M]], prepare: Callable[[Node], list[Problem]] | None = None
+) -> Document[M]:
+    """Validate what was read and merged; see `read`."""
     model = _model(chain.root, models)
     problems = prepare(chain.root) if prepare else []
     try:

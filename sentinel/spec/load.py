@@ -22,6 +22,7 @@ from sentinel.spec.document import Document, read
 from sentinel.spec.models import Experiment, Section
 from sentinel.spec.profile import Profile
 from sentinel.spec.source import Node, Place, Problem
+from sentinel.spec.study import Study
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,18 @@ def load(path: Path | str) -> Loaded:
     Raises:
         SpecError: Every fault, each with its line.
     """
-    document = read(Path(path), {"Experiment": Experiment}, _find_extra)
+    return loaded(read(Path(path), {"Experiment": Experiment}, find_extra))
+
+
+def loaded(document: Document[Experiment]) -> Loaded:
+    """A validated document as an experiment."""
     return Loaded(document.content, origins(document), tuple(source.path for source in document.chain.sources))
 
 
-def check(path: Path | str) -> None:
-    """Check a file of any kind; raises `SpecError` with every fault."""
-    models: dict[str, type[Section]] = {"Experiment": Experiment, "Profile": Profile}
-    read(Path(path), models, _find_extra)
+def check(path: Path | str) -> Section:
+    """Check a file of any kind by itself and return what it holds; raises `SpecError` with every fault."""
+    models: dict[str, type[Section]] = {"Experiment": Experiment, "Profile": Profile, "Study": Study}
+    return read(Path(path), models, find_extra).content
 
 
 def origins(document: Document[Any]) -> dict[str, Place]:
@@ -68,7 +73,7 @@ def spec_hash(experiment: Experiment) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _find_extra(root: Node) -> list[Problem]:
+def find_extra(root: Node) -> list[Problem]:
     """Check that the file of `seed_tasks.extra` exists, and make its path relative to the working folder."""
     tasks = root.find("spec", "seed_tasks")
     extra = tasks and tasks.get("extra")

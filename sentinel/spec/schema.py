@@ -11,10 +11,11 @@ from typing import Any
 
 from sentinel.spec.models import Experiment, Section
 from sentinel.spec.profile import Profile
+from sentinel.spec.study import Study
 
 Schema = dict[str, Any]
 
-KINDS: dict[str, type[Section]] = {"experiment": Experiment, "profile": Profile}
+KINDS: dict[str, type[Section]] = {"experiment": Experiment, "profile": Profile, "study": Study}
 """Name of the schema file -> model of the files it describes."""
 
 EXTENDS: Schema = {

@@ -83,11 +83,11 @@ def _unequal_bases(pair: Pair) -> Fault | None:
     where = f"at {other}" if other else f"by default in {pair.there.sources[0]}"
     also = f"; they differ in {', '.join(more[:MORE])}{' and more' if more[MORE:] else ''} too" if more else ""
     text = (
-        f"{mine} here, {theirs} {where}, and both name the base '{_base(pair.here)}', which has one set of tasks and "
-        f"one starting policy{also}\n"
+        f"{mine} here{'' if place else ' by default'}, {theirs} {where}, and both name the base "
+        f"'{_base(pair.here)}', which has one set of tasks and one starting policy{also}\n"
         f"       make them equal, or give '{_name(pair.here)}' a base of its own: spec.base.name"
     )
-    return _fault(place or pair.here.origins["spec.base.name"], path, text)
+    return _fault(place or pair.here.origins["metadata.name"], path, text)
 
 
 def _fault(place: Place, path: str, text: str) -> Fault:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sentinel.artifacts import read_jsonl, write_json, write_jsonl
 from sentinel.env.overlay import WRITE_TOOLS
+from sentinel.env.task_sets import task_set
 from sentinel.evaluation.metrics import Floors, evaluate_metrics
 from sentinel.llm.engine import Limits
 from sentinel.llm.scripted import ScriptedEngine
@@ -28,7 +29,9 @@ def run(context: Context) -> None:
     trials = [trial(episode.trajectory) for episode in played]
     floors = _floors(tasks, players.arena) if context.iteration == 0 else None
     write_jsonl(context.output / "trials.jsonl", trials)
-    write_json(context.output / "metrics.json", evaluate_metrics(trials, spec.evaluator, floors=floors))
+    write_json(
+        context.output / "metrics.json", evaluate_metrics(trials, spec.evaluator, task_set(tasks), floors=floors)
+    )
 
 
 def trial(trajectory: Trajectory) -> Trial:

@@ -29,18 +29,25 @@ def resolved_text(experiment: Experiment, source: str) -> str:
 
 def write(run: str, source: Path, iterations: int, project: Path) -> None:
     """Write `spec.yaml` of a run or a base, after checking that the compiled DVC file still fits the spec."""
-    item = catalogue.read(source, project)
+    item = _named(source, run, project)
     plan(item.experiment).find("spec", run)
     if item.experiment.spec.iterations != iterations or _drifted(item, source, project):
         raise StageError(
-            f"{source}: {catalogue.path_of(item.name)} was compiled from another version of it (for {iterations} "
+            f"{source}: {item.file} was compiled from another version of it (for {iterations} "
             f"iterations); run `sentinel compile`, or `sentinel run {item.chain[0]}`, which does it for you"
         )
     write_text(project / spec_file(run), resolved_text(item.experiment, item.chain[0]))
 
 
+def _named(source: Path, run: str, project: Path) -> catalogue.Known:
+    """The experiment of the file, or the member of the study, whose own or base's folder the run is."""
+    items = catalogue.read_all(source, project)
+    runs = [{stage.run for stage in plan(item.experiment).stages if stage.kind == "spec"} for item in items]
+    return next((item for item, own in zip(items, runs, strict=True) if run in own), items[0])
+
+
 def _drifted(item: catalogue.Known, source: Path, project: Path) -> bool:
-    if not (project / catalogue.path_of(item.name)).is_file():
+    if not (project / item.file).is_file():
         return False
     known = catalogue.discover(project, [source], strict=False)
     return bool(dvcfile.difference(dvcfile.compile_one(item, known, project), project))

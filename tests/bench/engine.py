@@ -4,9 +4,11 @@
 
 Both sides use the numbers that an episode's seed gives for each position, so they sample the same tokens (but for the
 rare number that falls between two roundings) and play the same episodes. The policy is made on the spot, as the warmup
-stage makes it but shorter, unless a folder is given. `ratio` is one of wall-clock times, with the threads that a stage
-has by default (`cpu_ratio`: of CPU seconds, less sensitive to what else the machine does). `max_logprob_error` compares
-the engine's log-probabilities with the trainer's forward pass.
+stage makes it but shorter, unless a folder is given. The batched side plays all episodes, several times over, and its
+median counts; `generate`, which takes them singly and so a time proportional to their number, plays every fourth.
+`ratio` is one of wall-clock times per episode, with the threads that a stage has by default (`cpu_ratio`: of CPU
+seconds, less sensitive to what else the machine does). `max_logprob_error` compares the engine's log-probabilities with
+the trainer's forward pass.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +47,8 @@ from tests.unit.builders import mixed, world
 SETTINGS = TinyPolicy(type="tiny", max_context=320)
 TURN = 48
 """Tokens of one turn."""
+SHARE = 4
+"""One in so many episodes is played by `generate`, in batch order, so that all kinds of tasks are among them."""
 
 
 class Timed(NamedTuple):
@@ -154,24 +159,36 @@ def same(one: Sequence[Played], other: Sequence[Played]) -> int:
     return sum(np.array_equal(a.tokens.ids, b.tokens.ids) for a, b in zip(one, other, strict=True))
 
 
-def compare(policy: Policy, episodes: int) -> dict[str, Any]:
+def per_episode(runs: Sequence[Timed], seconds: Callable[[Timed], float]) -> float:
+    """Median over the runs."""
+    return median(seconds(run) / len(run.played) for run in runs)
+
+
+def compare(policy: Policy, episodes: int, runs: int) -> dict[str, Any]:
     """Both sides, measured after a warm-up."""
     tasks, where = mixed(episodes), arena(policy.tokenizer)
-    sides = HfEngine(policy.model, policy.tokenizer.eos_token_id), GenerateEngine(policy)
-    for engine in sides:
-        timed(engine, tasks[:2], where)
-    batched, single = (timed(engine, tasks, where) for engine in sides)
+    engine, peer = HfEngine(policy.model, policy.tokenizer.eos_token_id), GenerateEngine(policy)
+    for each in (engine, peer):
+        timed(each, tasks[:2], where)
+    batched, single = [timed(engine, tasks, where) for _ in range(runs)], [timed(peer, tasks[::SHARE], where)]
+    wall, cpu = (
+        [per_episode(side, seconds) for side in (batched, single)]
+        for seconds in (lambda run: run.seconds, lambda run: run.cpu_seconds)
+    )
+    first, other = batched[0], single[0]
     return {
-        "episodes": len(batched.played),
-        "tokens_sampled": batched.sampled,
+        "episodes": len(first.played),
+        "runs": runs,
+        "tokens_sampled": first.sampled,
         "threads": torch.get_num_threads(),
-        "ratio": round(single.seconds / batched.seconds, 2),
-        "cpu_ratio": round(single.cpu_seconds / batched.cpu_seconds, 2),
-        "batched_seconds": round(batched.seconds, 2),
-        "generate_seconds": round(single.seconds, 2),
-        "batched_tokens_per_second": round(batched.sampled / batched.seconds, 1),
-        "same_episodes": same(batched.played, single.played),
-        "max_logprob_error": logprob_error(batched.played, policy),
+        "ratio": round(wall[1] / wall[0], 2),
+        "cpu_ratio": round(cpu[1] / cpu[0], 2),
+        "batched_seconds_per_episode": round(wall[0], 4),
+        "generate_seconds_per_episode": round(wall[1], 4),
+        "batched_tokens_per_second": round(first.sampled / wall[0] / len(first.played), 1),
+        "generate_episodes": len(other.played),
+        "same_episodes": same(first.played[::SHARE], other.played),
+        "max_logprob_error": logprob_error(first.played, policy),
     }
 
 
@@ -181,12 +198,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document and nothing else")
     parser.add_argument("--policy", type=Path, help="a saved policy instead of one made on the spot")
     parser.add_argument("--episodes", type=int, default=256)
+    parser.add_argument("--runs", type=int, default=3, help="passes of the batched side")
     parser.add_argument("--threads", type=int, default=ProfileSpec().threads)
     parser.add_argument("--steps", type=int, default=150, help="optimizer steps of a policy made on the spot")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     policy = load_policy(arguments.policy) if arguments.policy else make_policy(arguments.steps)
-    result = compare(policy, arguments.episodes)
+    result = compare(policy, arguments.episodes, arguments.runs)
     if arguments.json:
         print(json.dumps(result, indent=1))
     else:

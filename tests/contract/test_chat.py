@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
 from typing import Any
 
@@ -27,6 +24,7 @@ from sentinel.rollout.demonstrator import Demonstration, expert
 from sentinel.rollout.pool import assign
 from sentinel.spec.models import LlmUser as Settings
 from sentinel.spec.profile import Endpoint, LlmRole
+from tests.contract.servers import Asked, Behaviour, Handler, Server, hang_up, sends, serving
 from tests.unit.builders import ROOMY, made, spelled
 
 KEY = "sk-very-secret-0123456789"
@@ -34,73 +32,6 @@ LASTING = Patience(attempts=3, pause_seconds=0.01, longest_pause_seconds=0.05, r
 HASTY = replace(LASTING, request_seconds=0.5)
 """For servers that are slow on purpose."""
 HELLO = [Said("system", "Be a user."), Said("user", "Hi!")]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request; what is answered is the server's business."""
-
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.asked.append(body)
-            self.server.keys.append(self.headers["Authorization"])
-        try:
-            self.server.behaviour(self, body)
-        except (BrokenPipeError, ConnectionResetError):  # the client has given up, as it should
-            self.close_connection = True
-
-    def reply(
-        self,
-        content: bytes | dict[str, Any],
-        status: int = 200,
-        claimed: int = 0,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Send a body; `claimed` bytes may be more than are sent."""
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(max(claimed, len(body))))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing: the test report is the log."""
-
-
-Behaviour = Callable[[Handler, Any], None]
-
-
-class Server(ThreadingHTTPServer):
-    """Listens on a free port of this machine and remembers what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self, behaviour: Behaviour) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.behaviour, self.lock = behaviour, threading.Lock()
-        self.asked: list[Any] = []
-        self.keys: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-@contextmanager
-def serving(behaviour: Behaviour) -> Iterator[Server]:
-    with Server(behaviour) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @contextmanager
@@ -124,23 +55,19 @@ def completion(text: str | None, finish: str = "stop") -> dict[str, Any]:
 
 
 def says(text: str | None, finish: str = "stop") -> Behaviour:
-    return lambda handler, asked: handler.reply(completion(text, finish))
+    return sends(completion(text, finish))
 
 
 def fails(status: int, headers: Mapping[str, str] | None = None) -> Behaviour:
-    return lambda handler, asked: handler.reply({"error": f"no, {KEY}"}, status, headers=headers)
+    return sends({"error": f"no, {KEY}"}, status, headers)
 
 
-def sends(content: bytes | dict[str, Any], claimed: int = 0) -> Behaviour:
-    return lambda handler, asked: handler.reply(content, claimed=claimed)
-
-
-def silence(handler: Handler, asked: Any) -> None:
+def silence(handler: Handler, asked: Asked) -> None:
     time.sleep(1.0)
     handler.close_connection = True
 
 
-def trickle(handler: Handler, asked: Any) -> None:
+def trickle(handler: Handler, asked: Asked) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
     handler.end_headers()
@@ -149,11 +76,7 @@ def trickle(handler: Handler, asked: Any) -> None:
         time.sleep(0.1)
 
 
-def hang_up(handler: Handler, asked: Any) -> None:
-    handler.close_connection = True
-
-
-def cut(handler: Handler, asked: Any) -> None:
+def cut(handler: Handler, asked: Asked) -> None:
     """Closes in the middle of the answer."""
     handler.reply(b'{"choices": [{"message": {"content": "I wa', claimed=4000)
     handler.close_connection = True
@@ -194,14 +117,14 @@ def test_a_question_is_sent_whole_and_answered() -> None:
     with serving(says("  Hello!\n")) as server, chatting(server) as chat:
         assert ask(chat) == Answer("Hello!", True, 12)
     (asked,) = server.asked
-    assert asked == {
+    assert asked.body == {
         "model": "m",
         "messages": [{"role": "system", "content": "Be a user."}, {"role": "user", "content": "Hi!"}],
         "temperature": 0.7,
         "seed": 17,
         "max_tokens": 64,
     }
-    assert server.keys == [f"Bearer {KEY}"]
+    assert asked.key == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize(
@@ -311,7 +234,7 @@ def test_the_profile_says_where_and_the_environment_the_key(monkeypatch: pytest.
         chat = open_chat(endpoints, "user", model="m")
         assert ask(chat).text == "Hello!"
         chat.close()
-        assert server.keys == [f"Bearer {KEY}"]
+        assert [asked.key for asked in server.asked] == [f"Bearer {KEY}"]
         with pytest.raises(StageError, match="the profile names no server"):
             open_chat(endpoints, "proposer", model="m")
 
@@ -327,8 +250,8 @@ class Person:
             for task in tasks
         ]
 
-    def __call__(self, handler: Handler, asked: Any) -> None:
-        prompt, last = asked["messages"][0]["content"], asked["messages"][-1]["content"]
+    def __call__(self, handler: Handler, asked: Asked) -> None:
+        prompt, last = asked.body["messages"][0]["content"], asked.body["messages"][-1]["content"]
         if "Hi! How can I help" in last:
             text = "I have a request."
         elif "anything else" in last:
@@ -365,7 +288,7 @@ def test_a_batch_with_a_good_server_is_solved() -> None:
     with serving(Person(TASKS)) as server:
         episodes = demonstrated(server, LASTING)
     assert accounts(episodes) == {"success": 12}
-    seeds = [asked["seed"] for asked in server.asked]
+    seeds = [asked.body["seed"] for asked in server.asked]
     assert len(set(seeds)) == len(seeds)
 
 
@@ -385,7 +308,7 @@ def test_kept_and_void_are_what_was_requested_whatever_fails_now_and_then() -> N
     person, count = Person(TASKS), 0
     troubles = [fails(429), cut, sends({"choices": []}), fails(400), says("")]
 
-    def moody(handler: Handler, asked: Any) -> None:
+    def moody(handler: Handler, asked: Asked) -> None:
         nonlocal count
         count += 1
         troubles[count // 4 % 5](handler, asked) if count % 4 == 0 else person(handler, asked)
@@ -397,10 +320,7 @@ def test_kept_and_void_are_what_was_requested_whatever_fails_now_and_then() -> N
 
 
 def test_users_are_opened_from_spec_and_profile() -> None:
-    def once(handler: Handler, asked: Any) -> None:
-        handler.reply(completion("I have a request."), headers={"Connection": "close"})
-
-    with serving(once) as server:
+    with serving(sends(completion("I have a request."), headers={"Connection": "close"})) as server:
         new_user = open_users(Settings(type="llm", model="m"), {"user": Endpoint(url=server.url)})
         user = new_user(TASKS[0], 1, lambda: True)
         assert user.opening() == "I have a request."

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -19,11 +15,12 @@ from sentinel.errors import StageError
 from sentinel.llm.engine import Limits
 from sentinel.llm.templates import END
 from sentinel.llm.vllm import Patience, VllmEngine
-from sentinel.records import Ending, Outcome, VoidReason
+from sentinel.records import Ending, Outcome, Role, VoidReason
 from sentinel.rollout.arena import Arena
 from sentinel.rollout.episode import Played
 from sentinel.rollout.pool import assign, play
-from tests.unit.builders import mixed, spelled
+from tests.contract.servers import Asked, Behaviour, Handler, Server, hang_up, sends, serving
+from tests.unit.builders import ROOMY, mixed, spelled
 
 TURNS = 2
 """Of every episode here: the server's agent says the same thing until it is out of turns."""
@@ -34,82 +31,6 @@ LIMITS = Limits(temperature=1.0, max_new_tokens=64, max_context=ARENA.max_contex
 LASTING = Patience(request_seconds=60.0, episode_seconds=300.0, attempts=3, pause_seconds=0.01)
 HASTY = replace(LASTING, request_seconds=1.0)
 """For servers that are slow on purpose."""
-
-
-class Asked(NamedTuple):
-    """A request that reached the server."""
-
-    path: str
-    body: Any
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request; what is answered is the server's business."""
-
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.answer(self, Asked(self.path, None))
-
-    def do_POST(self) -> None:
-        content = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.answer(self, Asked(self.path, json.loads(content) if content else None))
-
-    def reply(self, content: bytes | dict[str, Any], status: int = 200, claimed: int = 0) -> None:
-        """Send a body; `claimed` bytes may be more than are sent."""
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(max(claimed, len(body))))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing: the test report is the log."""
-
-
-Behaviour = Callable[[Handler, Asked], None]
-
-
-class Server(ThreadingHTTPServer):
-    """Listens on a free port of this machine and remembers what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self, behaviour: Behaviour) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.behaviour, self.asked = behaviour, list[Asked]()
-        self.open = self.most_open = 0
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def answer(self, handler: Handler, asked: Asked) -> None:
-        with self.lock:
-            self.asked.append(asked)
-            self.open += 1
-            self.most_open = max(self.most_open, self.open)
-        try:
-            self.behaviour(handler, asked)
-        except (BrokenPipeError, ConnectionResetError):  # the client has given up, as it should
-            handler.close_connection = True
-        finally:
-            with self.lock:
-                self.open -= 1
-
-
-@contextmanager
-def serving(behaviour: Behaviour) -> Iterator[Server]:
-    with Server(behaviour) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def completion(body: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -136,7 +57,7 @@ def changed(**changes: Any) -> Behaviour:
 
 
 def status(code: int) -> Behaviour:
-    return lambda handler, asked: handler.reply(b'{"error": {"message": "no"}}', code)
+    return sends({"error": {"message": "no"}}, code)
 
 
 def silent(handler: Handler, asked: Asked) -> None:
@@ -159,10 +80,6 @@ def closing(handler: Handler, asked: Asked) -> None:
     handler.close_connection = True
 
 
-def vanishing(handler: Handler, asked: Asked) -> None:
-    handler.close_connection = True
-
-
 LONG = {"token_ids": [STOP + 1] * 300_000, "logprobs": {"token_logprobs": [-0.1] * 300_000}}
 FAULTS: dict[str, Behaviour] = {
     "silent": silent,
@@ -171,12 +88,12 @@ FAULTS: dict[str, Behaviour] = {
     "500": status(500),
     "503": status(503),
     "closes mid-stream": closing,
-    "closes at once": vanishing,
-    "broken JSON": lambda handler, asked: handler.reply(b'{"choices": [{"token_ids": [1,'),
-    "not JSON": lambda handler, asked: handler.reply(b"<html>gateway</html>"),
-    "an error that says 200": lambda handler, asked: handler.reply({"error": {"message": "overloaded"}}),
-    "no choices": lambda handler, asked: handler.reply({"choices": []}),
-    "an empty choice": lambda handler, asked: handler.reply({"choices": [{}]}),
+    "closes at once": hang_up,
+    "broken JSON": sends(b'{"choices": [{"token_ids": [1,'),
+    "not JSON": sends(b"<html>gateway</html>"),
+    "an error that says 200": sends({"error": {"message": "overloaded"}}),
+    "no choices": sends({"choices": []}),
+    "an empty choice": sends({"choices": [{}]}),
     "no tokens": changed(token_ids=[], logprobs={"token_logprobs": []}),
     "text only": changed(token_ids=..., logprobs=...),
     "token ids missing": changed(token_ids=None),
@@ -190,7 +107,7 @@ FAULTS: dict[str, Behaviour] = {
     "aborted in the middle of a turn": changed(token_ids=[STOP + 1], logprobs={"token_logprobs": [-0.5]}),
     "goes on after the turn": changed(token_ids=[STOP, STOP], logprobs={"token_logprobs": [-0.5, -0.5]}),
     "2 MB of tokens": changed(**LONG),
-    "2 MB of garbage": lambda handler, asked: handler.reply(b"\x00\xff" * 1_000_000),
+    "2 MB of garbage": sends(b"\x00\xff" * 1_000_000),
 }
 """Ways to fail; each may pass, so each is worth another try."""
 
@@ -199,10 +116,18 @@ def patience(fault: str) -> Patience:
     return HASTY if fault in ("silent", "dripping") else LASTING
 
 
-def episodes(server: Server, count: int = 4, *, patience: Patience = LASTING, concurrency: int = 4) -> list[Played]:
+def episodes(
+    server: Server,
+    count: int = 4,
+    *,
+    patience: Patience = LASTING,
+    concurrency: int = 4,
+    arena: Arena = ARENA,
+    limits: Limits = LIMITS,
+) -> list[Played]:
     """Play against the server."""
     engine = VllmEngine(server.url, "policy", STOP, concurrency=concurrency, patience=patience)
-    return play(assign(mixed(count), 1, 7), ARENA, engine, LIMITS, chunk=count)
+    return play(assign(mixed(count), 1, 7), arena, engine, limits, chunk=count)
 
 
 def outcomes(played: list[Played]) -> Counter[Outcome]:
@@ -234,6 +159,61 @@ def test_a_server_that_recovers_loses_nothing(fault: str) -> None:
         undisturbed = episodes(server, 2)
     assert outcomes(played) == {Outcome.failure: 2}
     assert [list(e.tokens.ids) for e in played] == [list(e.tokens.ids) for e in undisturbed]
+
+
+def turn(*calls: str) -> Behaviour:
+    """The policy's turn is always this."""
+    ids = list(ARENA.encode("\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in calls) + END))
+    return changed(token_ids=ids, logprobs={"token_logprobs": [-0.5] * len(ids)})
+
+
+CALL = '{"name": "get_order_details", "arguments": {"order_id": "#W99"}}'
+POLICY_FAULTS: dict[str, tuple[Behaviour, int, str]] = {
+    "a tool that does not exist": (turn('{"name": "delete_all", "arguments": {}}'), 1, "Tool 'delete_all' not found"),
+    "an argument of the wrong type": (turn('{"name": "get_order_details", "arguments": {"order_id": [1]}}'), 1, "list"),
+    "arguments that are no object": (turn('{"name": "get_order_details", "arguments": "x"}'), 1, "arguments"),
+    "a call that is no JSON": (turn("{get_order_details}"), 1, "Error: the "),
+    "50 calls in one turn": (turn(*[CALL] * 50), 50, "at most 20 calls"),
+}
+"""Turns, errors of each, and words of the observation."""
+
+
+@pytest.mark.parametrize("fault", POLICY_FAULTS)
+def test_what_the_policy_gets_wrong_is_an_error_that_it_reads_and_no_void(fault: str) -> None:
+    behaviour, errors, words = POLICY_FAULTS[fault]
+    with serving(behaviour) as server:
+        played = episodes(
+            server, 4, arena=spelled(max_turns=TURNS, max_context=ROOMY), limits=Limits(1.0, ROOMY, ROOMY)
+        )
+    assert outcomes(played) == {Outcome.failure: 4}
+    assert len(server.asked) == 4 * TURNS, "nothing is asked twice"
+    for trajectory in (episode.trajectory for episode in played):
+        assert (trajectory.ending, trajectory.void_reason) == (Ending.out_of_turns, None)
+        assert trajectory.counts.errors == TURNS * errors
+        answers = [message for message in trajectory.messages if message.role is Role.tool]
+        assert len(answers) == TURNS * errors and all(answer.error for answer in answers)
+        assert words in answers[-1].content
+    read = ARENA.decode(server.asked[-1].body["prompt"])
+    assert words in read
+
+
+@pytest.mark.parametrize("text", ["no end", "x" * 40 + END])
+def test_a_context_that_overflows_is_the_policys_failure_and_named_so(text: str) -> None:
+    """Whether one turn goes on until nothing is left, or turn after turn fills the context."""
+    ids = list(ARENA.encode(text)) * (1 if text.endswith(END) else 200)
+
+    def talking(handler: Handler, asked: Asked) -> None:
+        said = ids[: asked.body["max_tokens"]]
+        finish = "stop" if said == ids else "length"
+        logprobs = {"token_logprobs": [-0.5] * len(said)}
+        handler.reply(completion(asked.body, token_ids=said, logprobs=logprobs, finish_reason=finish))
+
+    with serving(talking) as server:
+        played = episodes(server, 4, arena=spelled(max_context=200), limits=Limits(1.0, 200, 200))
+    assert outcomes(played) == {Outcome.failure: 4}
+    for episode in played:
+        assert (episode.trajectory.ending, episode.trajectory.void_reason) == (Ending.out_of_context, None)
+        assert len(episode.tokens.ids) <= 200
 
 
 def test_kept_and_void_are_all_that_was_requested() -> None:
@@ -336,10 +316,10 @@ def test_waiting_ends_when_the_server_is_there() -> None:
 
 
 def test_a_server_of_another_model_is_refused() -> None:
-    def another(handler: Handler, asked: Asked) -> None:
-        handler.reply({"data": [{"id": "other"}]})
-
-    with serving(another) as server, pytest.raises(StageError, match="serves other, not 'policy'"):
+    with (
+        serving(sends({"data": [{"id": "other"}]})) as server,
+        pytest.raises(StageError, match="serves other, not 'policy'"),
+    ):
         VllmEngine(server.url, "policy", STOP).wait_until_ready(5.0)
 
 

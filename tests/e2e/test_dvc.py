@@ -196,3 +196,14 @@ def test_a_second_run_is_told_to_wait(project: Project) -> None:
     assert second.returncode == 1
     assert "another `sentinel run` works in this folder" in output
     assert first.returncode == 128 + signal.SIGINT
+
+
+def test_a_stage_that_refuses_its_input_ends_the_run_with_2(project: Project) -> None:
+    (project.folder / "experiments" / "own.jsonl").write_text("{}\n")
+    project.edit(SPEC, "  general: 58", "  extra: own.jsonl\n    general: 58")
+    with project.start("sentinel.cli", "run", SPEC) as process:
+        output, _ = process.communicate()
+    assert process.returncode == 2
+    assert "experiments/own.jsonl:1: not a valid Task" in output
+    assert "stage small-seed failed; its message stands above" in output
+    assert "ERROR" not in output

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from sentinel.env.check import check_env
+from sentinel.env.official import Judge, Played, SharedTools
 from sentinel.env.overlay import World
 from sentinel.env.scoring import gold_delta, score
+from sentinel.env.shared import SharedDatabase
 from sentinel.env.tau2 import benchmark_tasks
 from sentinel.records import Origin, OriginKind, Scenario, Task, ToolCall
 
@@ -29,8 +32,6 @@ def test_check_env_agrees_on_every_benchmark_task(root: Path) -> None:
 
 
 def test_a_wrong_score_and_a_wrong_answer_are_noticed() -> None:
-    from sentinel.env.check import check_env
-
     task = benchmark_tasks("tau2-base")[0]
     wrong_gold = task.model_copy(update={"gold": task.gold[:-1]})
     report = check_env([wrong_gold], World.tau2())
@@ -45,8 +46,6 @@ def test_a_wrong_score_and_a_wrong_answer_are_noticed() -> None:
 
 
 def test_generated_tasks_with_records_of_their_own_are_checked_too() -> None:
-    from sentinel.env.check import check_env
-
     db, empty = World.tau2().db, World.from_data({})
     order = next(order for order in db.orders.values() if order.status == "pending")
     cancel = ToolCall(name="cancel_pending_order", arguments={"order_id": order.order_id, "reason": "no longer needed"})
@@ -68,8 +67,6 @@ def test_generated_tasks_with_records_of_their_own_are_checked_too() -> None:
 
 
 def test_the_shared_hash_is_the_hash_of_tau2() -> None:
-    from sentinel.env.official import SharedDatabase, SharedTools
-
     shared = SharedDatabase(World.tau2().db)
     pristine = World.tau2().db.get_hash()
     hashes = set()
@@ -82,6 +79,78 @@ def test_the_shared_hash_is_the_hash_of_tau2() -> None:
         assert tools.get_db_hash() == tools.db.get_hash()
         hashes.add(tools.get_db_hash())
     assert len(hashes) > 6
+
+
+def task(number: str) -> Task:
+    return next(task for task in benchmark_tasks("tau2-base") if task.id == number)
+
+
+def turned(call: ToolCall) -> ToolCall:
+    """The same items in the opposite order."""
+    lists = ("item_ids", "new_item_ids")
+    arguments = {name: value[::-1] if name in lists else value for name, value in call.arguments.items()}
+    return call.model_copy(update={"arguments": arguments})
+
+
+def moved(number: str, then: bool) -> list[ToolCall]:
+    """The gold answer, before which the customer moves, is looked up at both addresses, and moves back (or not)."""
+    (identity,) = {c.arguments["user_id"] for c in task(number).gold if c.name == "get_user_details"}
+    user = World.tau2().db.users[identity]
+    home = user.address.model_dump()
+    away = home | {"zip": "00000", "city": "Elsewhere"}
+    move, back = (
+        ToolCall(name="modify_user_address", arguments={"user_id": identity, **where}) for where in (away, home)
+    )
+    looks = [
+        ToolCall(name="find_user_id_by_name_zip", arguments={**user.name.model_dump(), "zip": where["zip"]})
+        for where in (home, away)
+    ]
+    return [move, *looks, *([back, *looks] if then else []), *task(number).gold]
+
+
+def without_refused(number: str) -> list[ToolCall]:
+    session = World.tau2().open()
+    return [call for call in task(number).gold if not session.call(call).error]
+
+
+NONSENSE = [
+    ToolCall(name="get_item_details", arguments={"item_id": "1"}),
+    ToolCall(name="get_order_details", arguments={"order_id": 7}),
+    ToolCall(name="calculate", arguments={"formula": "1 + 1"}),
+]
+QUIRKS: dict[str, tuple[str, list[ToolCall], float]] = {
+    **{f"{n}: a gold write is refused": (n, list(task(n).gold), 1.0) for n in ("12", "13", "64", "105")},
+    **{f"{n}: the refused write is left out": (n, without_refused(n), 1.0) for n in ("12", "13", "64", "105")},
+    **{
+        f"{n}: items in another order": (n, [turned(call) for call in task(n).gold], 0.0)
+        for n in ("20", "21", "36", "37", "100")
+    },
+    "6: looked up after a move": ("6", moved("6", then=False), 0.0),
+    "6: moved there and back": ("6", moved("6", then=True), 1.0),
+    "6: calls that make no sense": ("6", [*NONSENSE, *task("6").gold], 1.0),
+    "6: every write twice": ("6", [call for call in task("6").gold for _ in range(2)], 1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge(World.tau2())
+
+
+@pytest.mark.parametrize("name", QUIRKS)
+def test_quirks_are_scored_as_by_tau2(name: str, judge: Judge) -> None:
+    """The judge also compares every answer, errors included, with that of tau2's own environment."""
+    number, calls, expected = QUIRKS[name]
+    session, said = World.tau2().open(), task(number).communicate
+    played = Played([(call, session.call(call)) for call in calls], said)
+    ours = score(task(number), session.delta(), gold_delta(World.tau2(), task(number)), said)
+    assert ours.total == judge.reward(task(number), played) == expected
+
+
+def test_a_quirk_with_nothing_shared(judge: Judge) -> None:
+    session = World.tau2().open()
+    played = Played([(call, session.call(call)) for call in moved("6", then=False)], ())
+    assert judge.reward_untouched(task("6"), played) == 0.0
 
 
 def stored(root: Path) -> list[dict[str, Any]]:
@@ -99,18 +168,19 @@ def parsed(text: str) -> Any:
         return text
 
 
-def test_stored_trajectories_earn_their_stored_rewards(root: Path) -> None:
+def test_stored_trajectories_earn_their_stored_rewards_and_those_of_tau2s_evaluator(root: Path, judge: Judge) -> None:
     world, tasks = World.tau2(), {task.id: task for task in benchmark_tasks("tau2-base")}
     simulations, reproduced = stored(root), 0
     for simulation in simulations:
-        task, session, answers, texts = tasks[simulation["task_id"]], world.open(), [], []
+        task, session, calls, texts = tasks[simulation["task_id"]], world.open(), [], []
         for message in simulation["messages"]:
             if message["role"] == "assistant":
                 texts += [message["content"]] if message["content"] else []
-                calls = [ToolCall(name=c["name"], arguments=c["arguments"]) for c in message["tool_calls"] or []]
-                answers += [session.call(call).text for call in calls]
+                made = [ToolCall(name=c["name"], arguments=c["arguments"]) for c in message["tool_calls"] or []]
+                calls += [(call, session.call(call)) for call in made]
         seen = [message["content"] for message in simulation["messages"] if message["role"] == "tool"]
-        assert [parsed(text) for text in answers] == [parsed(text) for text in seen], simulation["task_id"]
+        assert [parsed(answer.text) for _, answer in calls] == [parsed(text) for text in seen], simulation["task_id"]
         reward = score(task, session.delta(), gold_delta(world, task), texts)
+        assert reward.total == judge.reward(task, Played(calls, texts)), simulation["task_id"]
         reproduced += reward.total == simulation["reward_info"]["reward"]
     assert (reproduced, len(simulations)) == (114, 114)

@@ -64,6 +64,12 @@ def made(condition: str, number: int = 0, ids: str = "atomic") -> Task:
     return task
 
 
+def benchmark_orders() -> frozenset[str]:
+    """All orders of the users that benchmark tasks name."""
+    users = World.tau2().db.users
+    return frozenset(order for user in benchmark_users() for order in users[user].orders)
+
+
 def mixed(count: int, number: int = 0) -> list[Task]:
     """Tasks in an atomic world, in the proportions of the natural mix."""
     mix: list[Condition] = natural_mix(count)

@@ -28,6 +28,7 @@ from sentinel.records import (
     PatternStatus,
     Quota,
     Tally,
+    TaskSet,
     Trial,
     VoidReason,
 )
@@ -53,6 +54,7 @@ CONDITIONS = {
 }
 """Condition -> skill, write tools, success at the start and in the end."""
 
+TASKS = TaskSet(name="synthetic", version="world 00ff", digest="0123abcd", reward_basis=("DB", "COMMUNICATE"))
 SPEC = ExperimentSpec.model_validate_json(
     """{
     "seed": 7, "iterations": 3, "base": {"name": "toy"},
@@ -135,7 +137,7 @@ def _evaluation(folder: Path, number: int, progress: float) -> Path:
     played = trials(progress)
     floors = Floors(do_nothing=0.0, refuse_always=2 / 15) if number == 0 else None
     write_jsonl(folder / "trials.jsonl", played)
-    write_json(folder / "metrics.json", evaluate_metrics(played, SPEC.evaluator, floors=floors))
+    write_json(folder / "metrics.json", evaluate_metrics(played, SPEC.evaluator, TASKS, floors=floors))
     return folder
 
 

@@ -72,6 +72,13 @@ def test_a_value_against_a_default(project: Path) -> None:
     )
 
 
+def test_a_default_against_a_value(project: Path) -> None:
+    text = fault(arm("evaluator: null"), project)
+    assert text.startswith(
+        f"experiments/arm.yaml:5:9: spec.evaluator.max_new_tokens: 4096 here by default, 48 at {PARENT}"
+    )
+
+
 def test_two_experiments_of_one_name(project: Path) -> None:
     text = fault(arm("seed: 8", name="retail-cpu"), project)
     there = line_of("  name: retail-cpu")

@@ -155,8 +155,8 @@ def test_schema_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert exit_code("schema", "profile") == 0
     assert json.loads(capsys.readouterr().out)["title"] == "SENTINEL profile"
     assert exit_code("schema", "--write", str(tmp_path)) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["experiment.json", "profile.json"]
-    assert exit_code("schema", "study") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["experiment.json", "profile.json", "study.json"]
+    assert exit_code("schema", "pipeline") == 2
 
 
 def test_migrate_leaves_a_current_file_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from sentinel.evaluation.passk import pass_hat
 from sentinel.records import Outcome
 from sentinel.spec.models import Experiment
 from sentinel.stages.spec import resolved_text
-from tests.unit.evaluation_toys import CONDITIONS, SPEC, trials, write_experiment
+from tests.unit.evaluation_toys import CONDITIONS, SPEC, TASKS, trials, write_experiment
 
 RUNS = Path("runs")
 
@@ -28,7 +28,7 @@ def experiment(name: str, **changes: object) -> Experiment:
 
 
 def arm(name: str, progress: float, **changes: object) -> Arm:
-    return Arm(experiment(name, **changes), 3, trials(progress, seed=len(name)), "same tasks", 100)
+    return Arm(experiment(name, **changes), 3, trials(progress, seed=len(name)), TASKS, 100)
 
 
 @pytest.fixture
@@ -39,7 +39,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_experiment(RUNS / name)
         write_text(RUNS / name / "spec.yaml", resolved_text(experiment(name), f"{name}.yaml"))
         write_text(RUNS / name / "report" / "metrics.json", json.dumps({"rollouts": rollouts}))
-    write_text(RUNS / "bases" / "toy" / "tasks" / "evaluate.jsonl", "{}\n")
     return tmp_path
 
 
@@ -75,7 +74,9 @@ def test_voids_are_counted_and_enter_no_difference() -> None:
 
 def test_other_tasks_cannot_be_paired() -> None:
     with pytest.raises(SentinelError, match="evaluated on different tasks"):
-        compare(arm("general", 0.5), arm("targeted", 0.5)._replace(held_out="others"))
+        compare(
+            arm("general", 0.5), arm("targeted", 0.5)._replace(task_set=TASKS.model_copy(update={"digest": "other"}))
+        )
 
 
 def test_what_was_measured_otherwise_is_noted() -> None:

@@ -226,7 +226,7 @@ def test_a_loop_explains_running_out_of_turns() -> None:
     looked = reads(task)[-1]
     moves = [*reads(task), *[looked] * 5]
     label = verdict(play(task, moves, ending=Ending.out_of_turns))
-    assert (label.kind, label.turn) == (LabelKind.repeated_call, len(reads(task)) + 2)
+    assert (label.kind, label.turn) == (LabelKind.loop, len(reads(task)) + 2)
 
 
 def test_running_out_of_turns_without_a_loop() -> None:

@@ -1,5 +1,6 @@
 """Planted recurring errors are found under the right condition, whatever the order of the episodes; noise is not."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from sentinel.controller.attribution import diagnose
 from sentinel.controller.patterns import find_patterns, profiles_of
+from sentinel.env.traits import characteristics
 from sentinel.proposer.conditions import conditions
 from sentinel.records import Ending, LabelKind, Pattern, PatternStatus, Task, Trajectory
 from sentinel.seeds import generator
@@ -124,6 +126,51 @@ def test_a_cause_that_hits_two_conditions_gives_a_pattern_for_each_it_separates(
     covered = sum(p.support for p in found)
     assert covered == 16
     assert all(p.contrast.failures > p.contrast.episodes / 2 for p in found)
+
+
+def planted_where(family: str, payment: str, seed: int) -> tuple[list[Trajectory], set[str]]:
+    """A random batch in which a family's last write is mostly missing where that is the means of payment; its tasks."""
+    rng = generator("planted", seed)
+    episodes, struck = [], set()
+    for name in (name for name in NAMES if writes(made(name, 0))):
+        for number in range(4):
+            known = characteristics(made(name, number))
+            inside = (known["family"], known.get("payment")) == (family, payment)
+            struck |= {made(name, number).id} if inside else set()
+            for trial in range(3):
+                right, wrong = both(name, number, without_last_write)
+                played = wrong if rng.random() < (0.8 if inside else 0.03) else right
+                episodes.append(played.model_copy(update={"trial": trial}))
+    return episodes, struck
+
+
+def cells() -> list[tuple[str, str]]:
+    """Families and means of payment that some of a family's tasks have, but not all."""
+    known = [characteristics(made(name, number)) for name in NAMES for number in range(4) if writes(made(name, 0))]
+    pairs = Counter((str(k["family"]), str(k.get("payment", ""))) for k in known)
+    families = Counter(str(k["family"]) for k in known)
+    usable = (pair for pair, n in pairs.items() if 3 <= n <= families[pair[0]] - 3 and all(pair))
+    return sorted(pair for pair in usable if pair[0] != "two")  # whose last writes are of several tools
+
+
+def test_a_condition_on_what_the_records_tell_is_found_in_random_batches() -> None:
+    hits = spurious = 0
+    for seed in range(20):
+        family, payment = cells()[seed % len(cells())]
+        episodes, struck = planted_where(family, payment, seed)
+        explained = [
+            {e.task.id for e in episodes if all(characteristics(e.task).get(k) == v for k, v in p.condition.items())}
+            for p in patterns(episodes)
+        ]
+        hits += struck in explained
+        spurious += len([tasks for tasks in explained if not tasks & struck])
+    assert hits >= 18
+    assert spurious <= 2
+
+
+def test_an_error_everywhere_at_random_gives_hardly_a_pattern() -> None:
+    spurious = sum(bool(patterns(planted_where("none", "none", seed)[0])) for seed in range(20))
+    assert spurious <= 1
 
 
 @cache

@@ -10,7 +10,7 @@ from sentinel.controller.attribution import diagnose, explain
 from sentinel.env.overlay import World
 from sentinel.env.scoring import gold_delta
 from sentinel.env.tau2 import benchmark_tasks
-from sentinel.records import Json, LabelKind, Message, Outcome, Party, Role, ToolCall, Trajectory
+from sentinel.records import Json, LabelKind, Message, Party, Role, ToolCall, Trajectory
 from tests.unit.controller_cases import scored
 
 FILE = Path(__file__).resolve().parents[3] / "shared" / "data" / "tau2-retail-toolorchestra.json"
@@ -54,34 +54,38 @@ def test_every_failure_has_a_decisive_step_at_a_turn_of_the_agent() -> None:
         assert failure.attribution.reason
 
 
-@pytest.mark.parametrize(
-    ("task", "kind", "argument"),
-    [
-        ("33", LabelKind.missing_communication, None),
-        ("98", LabelKind.wrong_argument, "payment_method_id"),
-        ("72", LabelKind.extra_write, None),
-        ("59", LabelKind.wrong_argument, "country"),
-        ("92", LabelKind.wrong_argument, "item_ids"),
-        ("66", LabelKind.wrong_argument, "reason"),
-        ("22", LabelKind.wrong_argument, "country"),
-        ("100", LabelKind.needless_transfer, None),
-        ("5", LabelKind.extra_write, None),
-        ("62", LabelKind.extra_write, None),
-    ],
-)
-def test_decisive_steps_agree_with_a_reading_of_the_dialogue(task: str, kind: LabelKind, argument: str | None) -> None:
+READINGS = {
+    "5": (LabelKind.extra_write, None, Party.user_simulator),
+    "18": (LabelKind.extra_write, None, Party.task),
+    "22": (LabelKind.wrong_argument, "country", Party.task),
+    "27": (LabelKind.extra_write, None, Party.agent),
+    "33": (LabelKind.missing_communication, None, Party.agent),
+    "38": (LabelKind.wrong_argument, "reason", Party.task),
+    "42": (LabelKind.missing_write, None, Party.user_simulator),
+    "59": (LabelKind.wrong_argument, "country", Party.task),
+    "62": (LabelKind.extra_write, None, Party.user_simulator),
+    "66": (LabelKind.wrong_argument, "reason", Party.task),
+    "72": (LabelKind.extra_write, None, Party.agent),
+    "82": (LabelKind.wrong_argument, "item_ids", Party.user_simulator),
+    "91": (LabelKind.extra_write, None, Party.task),
+    "92": (LabelKind.wrong_argument, "item_ids", Party.agent),
+    "98": (LabelKind.wrong_argument, "payment_method_id", Party.task),
+    "100": (LabelKind.needless_transfer, None, Party.agent),
+    "106": (LabelKind.missing_write, None, Party.user_simulator),
+    "107": (LabelKind.extra_write, None, Party.task),
+}
+"""Every failed dialogue as a person read it: the decisive step, and whose it is."""
+
+
+@pytest.mark.parametrize("task", READINGS)
+def test_verdicts_agree_with_a_reading_of_the_dialogue(task: str) -> None:
     failure = explain(next(p for p in played() if p.task.id == task))
     label = failure.labels[failure.decisive]
-    assert (label.kind, label.argument) == (kind, argument)
-    assert failure.attribution.party is Party.agent
+    assert (label.kind, label.argument, failure.attribution.party) == READINGS[task]
 
 
-def test_users_who_leave_before_the_agent_is_through_are_suspects() -> None:
-    failed = [explain(p) for p in played() if p.outcome is Outcome.failure]
-    suspects = {failure.task for failure in failed if failure.attribution.party is Party.user_simulator}
-    assert suspects == {"42", "106"}
-
-
-def test_tasks_whose_gold_exchanges_an_item_for_itself_are_not_the_agents_fault() -> None:
-    failed = [explain(p) for p in played() if p.outcome is Outcome.failure]
-    assert {f.task for f in failed if f.attribution.party is Party.task} == {"18", "91", "107"}
+def test_users_who_leave_without_a_transfer_are_candidates_at_least() -> None:
+    for task in ("27", "59", "82", "92", "106", "107"):
+        verdict = explain(next(p for p in played() if p.task.id == task)).attribution
+        reasons = [verdict.reason, *(suspicion.reason for suspicion in verdict.suspicions)]
+        assert any("without having been transferred" in reason for reason in reasons), task

@@ -58,6 +58,7 @@ def test_the_root_file_holds_the_demo_and_nothing_else(root: Path, monkeypatch: 
     assert set(texts) == {
         "dvc.yaml",
         *(f"experiments/{name}/dvc.yaml" for name in ("retail", "retail-general", "retail-cpu-general")),
+        "experiments/studies/retail-cpu-arms/dvc.yaml",
     }
 
 

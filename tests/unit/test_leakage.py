@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sentinel.env.overlay import World
-from sentinel.env.tau2 import benchmark_orders, benchmark_tasks, benchmark_users
+from sentinel.env.tau2 import benchmark_tasks, benchmark_users
 from sentinel.errors import LeakageError
 from sentinel.proposer.conditions import conditions
 from sentinel.proposer.leakage import Manifest, manifest, refuse_leaks, signature, signed, violations
@@ -15,6 +15,7 @@ from sentinel.proposer.trajectory import Scenes, generate, shared_scenes, synthe
 from sentinel.records import Origin, OriginKind, Task, ToolCall
 from sentinel.seeds import generator
 from sentinel.spec.models import SyntheticWorld
+from tests.unit.builders import benchmark_orders
 
 GENERAL = Origin(kind=OriginKind.general)
 

@@ -13,7 +13,7 @@ from sentinel.evaluation.metrics import evaluate_metrics
 from sentinel.evaluation.passk import pass_hat, pass_hat_k
 from sentinel.records import Outcome
 from sentinel.spec.models import Evaluator
-from tests.unit.evaluation_toys import trial
+from tests.unit.evaluation_toys import TASKS, trial
 
 OUTCOMES = st.lists(st.booleans(), min_size=1, max_size=9)
 
@@ -65,7 +65,7 @@ def test_void_trials_are_left_out_and_tasks_with_too_few_are_counted() -> None:
 
 def test_metrics_count_voids_and_keep_none_apart_from_zero() -> None:
     trials = [trial("a", 0, Outcome.success), trial("a", 1, Outcome.void)]
-    metrics = evaluate_metrics(trials, Evaluator(trials=2, k=(1, 2)), baseline=trials)
+    metrics = evaluate_metrics(trials, Evaluator(trials=2, k=(1, 2)), TASKS, baseline=trials)
     assert (metrics.tasks, metrics.trials, metrics.voids) == (1, 2, {"infrastructure": 1})
     assert metrics.pass_hat["2"] is None
     assert metrics.pass_hat["1"] is not None
@@ -76,6 +76,6 @@ def test_metrics_count_voids_and_keep_none_apart_from_zero() -> None:
 
 
 def test_without_trials_there_is_no_figure() -> None:
-    metrics = evaluate_metrics([], Evaluator())
+    metrics = evaluate_metrics([], Evaluator(), TASKS)
     assert set(metrics.pass_hat.values()) == {None}
     assert metrics.by_tool == {}

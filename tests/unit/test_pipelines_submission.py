@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,13 @@ def test_a_profile_without_a_cluster_is_refused(project: Path) -> None:
 
 def locked(**roles: Resources) -> Cluster:
     return Cluster(bucket=Bucket(url="s3://b"), images=LockedImages(type="locked"), roles=roles)  # type: ignore[arg-type]
+
+
+def test_submitting_needs_no_more_than_the_extra_kfp() -> None:
+    code = "import sys, sentinel.pipelines.submit, sentinel.pipelines.local; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"dvc", "kfp", "scipy", "tau2", "torch", "transformers"}
 
 
 def test_tags_need_no_lock() -> None:

@@ -95,7 +95,7 @@ def demonstrations(numbers: Sequence[int], where: Arena) -> list[Demonstration]:
     episodes = []
     for n in numbers:
         task = made(list(CONDITIONS)[n])
-        actions = expert(task) if n % 2 else careless(task, generator(task.id))
+        actions = expert(task) if n % 2 else careless(task, where.world, generator(task.id))
         episodes.append(Demonstration(Assignment(task, n, n), where, actions))
     return episodes
 

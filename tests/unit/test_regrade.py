@@ -12,6 +12,8 @@ import pytest
 
 from sentinel.artifacts import write_jsonl
 from sentinel.cli import main
+from sentinel.env.task_sets import task_set
+from sentinel.env.tau2 import benchmark_tasks
 from sentinel.errors import ArtifactError
 from sentinel.evaluation.regrade import Regraded, regrade
 from sentinel.records import Json, Outcome, Reward, Trajectory, VoidReason
@@ -42,7 +44,8 @@ def test_the_real_file_keeps_every_reward() -> None:
     result = regrade(FILE)
     assert (result.agreement, result.agreeing, result.scored, result.success) == (1.0, 114, 114, 96)
     assert result.differing_answers == 0
-    assert "0.2" in result.variant and "DB+COMMUNICATE" in result.variant
+    assert result.task_set == task_set(benchmark_tasks("tau2-base"))
+    assert "tau2 0.2" in result.summary() and "DB+COMMUNICATE" in result.summary()
 
 
 @real
@@ -115,7 +118,7 @@ def test_our_own_trajectories(tmp_path: Path) -> None:
     result = regrade(path)
     assert [entry.reward for entry in result.graded] == [1.0, 0.0, None]
     assert (result.agreement, result.compared, result.void) == (1.0, 2, {"infrastructure": 1})
-    assert "generated" in result.variant
+    assert (result.task_set.name, result.task_set.reward_basis) == ("synthetic", ("DB", "COMMUNICATE", "AVOID"))
 
 
 def test_a_falsified_trajectory_shows(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sentinel.spec.profile import ProfileSpec
 from sentinel.stages import report
 from sentinel.stages.context import Context
 from sentinel.stages.progress import Progress
-from tests.unit.evaluation_toys import CONDITIONS, SPEC, trial, trials, write_experiment
+from tests.unit.evaluation_toys import CONDITIONS, SPEC, TASKS, trial, trials, write_experiment
 
 HOSTILE = (
     '<script src="https://evil.example/x.js"></script><img src=x onerror=alert(1)> | `b`\n# heading {{ spec.seed }}'
@@ -140,6 +140,12 @@ def test_metrics_break_down_by_tool_and_knobs(metrics: dict[str, Any]) -> None:
 def test_the_environment_is_named(metrics: dict[str, Any]) -> None:
     for words in ("Synthetic", "120 held-out tasks × 4 trials", "atomic", "scripted user"):
         assert words in metrics["environment"]
+
+
+def test_the_task_set_and_its_reward_are_named(output: Path, metrics: dict[str, Any]) -> None:
+    assert metrics["task_set"] == TASKS.model_dump(mode="json")
+    for page in ("report.html", "report.md"):
+        assert TASKS.label in (output / page).read_text(encoding="utf-8")
 
 
 def test_the_curve_has_a_row_per_iteration(output: Path, metrics: dict[str, Any]) -> None:

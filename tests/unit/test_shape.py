@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCIENCE = sorted((ROOT / "experiments").glob("*.yaml"))
+SCIENCE = [path for pattern in ("*.yaml", "studies/*.yaml") for path in sorted((ROOT / "experiments").glob(pattern))]
 PLACE = re.compile(r"\bimages?\s*:|\b\w+://|\bendpoint\s*:|\bgpus?\s*:", re.IGNORECASE)
 FOREIGN_PATH = re.compile(r"(?<![\w.\-])/(?:work|root|home)/")
 

@@ -205,10 +205,13 @@ UNREADABLE = {
         b"kind: Experiment\napiVersion: sentinel.dev/v1alpha0\n",
         "2:13: apiVersion: found 'sentinel.dev/v1alpha0', expected 'sentinel.dev/v1alpha1'; did you mean",
     ),
-    "no kind": (b"apiVersion: sentinel.dev/v1alpha1\n", "1:1: kind: missing, expected 'Experiment' or 'Profile'"),
+    "no kind": (
+        b"apiVersion: sentinel.dev/v1alpha1\n",
+        "1:1: kind: missing, expected 'Experiment' or 'Profile' or 'Study'",
+    ),
     "unknown kind": (
         b"apiVersion: sentinel.dev/v1alpha1\nkind: Experment\n",
-        "2:7: kind: found 'Experment', expected 'Experiment' or 'Profile'; did you mean 'Experiment'?",
+        "2:7: kind: found 'Experment', expected 'Experiment' or 'Profile' or 'Study'; did you mean 'Experiment'?",
     ),
 }
 

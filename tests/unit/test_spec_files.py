@@ -18,6 +18,7 @@ from sentinel.spec.schema import KINDS, schema, schema_text
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 PROFILES = sorted((ROOT / "experiments" / "profiles").glob("*.yaml"))
+STUDIES = sorted((ROOT / "experiments" / "studies").glob("*.yaml"))
 
 
 def plain(path: Path) -> Any:
@@ -34,7 +35,7 @@ def test_the_four_experiments_and_a_profile_are_there() -> None:
     assert "local" in {path.stem for path in PROFILES}
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS + PROFILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS + PROFILES + STUDIES, ids=lambda path: path.stem)
 def test_a_shipped_file_loads_and_is_named_as_its_file(path: Path) -> None:
     check(path)
     assert plain(path)["metadata"]["name"] == path.stem
@@ -85,7 +86,7 @@ def test_the_committed_schema_is_current(kind: str) -> None:
     assert committed == schema_text(kind), "run `sentinel schema --write experiments/schema`"
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS + PROFILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS + PROFILES + STUDIES, ids=lambda path: path.stem)
 def test_editors_find_the_schema_and_it_accepts_the_file(path: Path) -> None:
     header, _, name = path.read_text(encoding="utf-8").splitlines()[0].partition("$schema=")
     assert header == "# yaml-language-server: "
@@ -123,6 +124,6 @@ main(["validate", *sys.argv[1:]])
 
 
 def test_validation_needs_neither_torch_nor_kfp_nor_dvc() -> None:
-    files = [str(path) for path in EXPERIMENTS + PROFILES]
+    files = [str(path) for path in EXPERIMENTS + PROFILES + STUDIES]
     done = subprocess.run([sys.executable, "-c", LIGHT, *files], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()) == (0, [f"{name}: ok" for name in files])

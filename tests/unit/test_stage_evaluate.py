@@ -11,6 +11,7 @@ import pytest
 
 from sentinel.artifacts import read_jsonl
 from sentinel.env.overlay import WRITE_TOOLS
+from sentinel.env.task_sets import task_set
 from sentinel.records import Outcome, Task, Trial
 from sentinel.rollout.demonstrator import expert
 from sentinel.stages import evaluate
@@ -56,6 +57,7 @@ def test_every_held_out_task_has_all_its_trials(project: Path, root: Path) -> No
     here = context(root, project)
     tasks = read_jsonl(here.inputs["tasks"] / "evaluate.jsonl", Task)
     assert [(t.task, t.trial) for t in trials(here)] == [(task.id, n) for task in tasks for n in range(2)]
+    assert metrics(here)["task_set"] == task_set(tasks).model_dump(mode="json")
     knobs = {task.id: task.knobs for task in tasks}
     assert all(t.knobs == knobs[t.task] for t in trials(here))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.env.tau2 import policy_text, tool_schemas
-from sentinel.llm.templates import END, START, Hermes, render_call, system_prompt
+from sentinel.llm.templates import END, START, Hermes, Parsed, render_call, system_prompt
 from sentinel.records import Json, ToolCall
 
 HERMES = Hermes()
@@ -41,7 +41,7 @@ def test_without_a_system_message_there_is_none() -> None:
 
 
 def test_words_are_words() -> None:
-    assert HERMES.parse(f"  Which order is it?{END}") == ("Which order is it?", (), None)
+    assert HERMES.parse(f"  Which order is it?{END}") == Parsed("Which order is it?", (), None)
 
 
 @given(st.text(min_size=1, max_size=20), st.dictionaries(st.text(max_size=8), VALUES, max_size=4))
@@ -49,7 +49,7 @@ def test_a_rendered_call_comes_back(name: str, arguments: dict[str, Json]) -> No
     call = ToolCall(name=name, arguments=arguments)
     text = render_call(call)
     if "</tool_call>" not in text.removesuffix("</tool_call>"):
-        assert HERMES.parse(text + END) == ("", (call,), None)
+        assert HERMES.parse(text + END) == Parsed("", (call,), None)
 
 
 def test_the_policy_writes_json_with_one_space_and_no_escapes() -> None:

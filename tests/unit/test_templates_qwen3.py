@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from sentinel.env.tau2 import policy_text, tool_schemas
 from sentinel.llm.engine import Finish, Rewritten, Sample
 from sentinel.llm.templates import END, PAD, START, THINK, Qwen3Thinking, qwen3_system_prompt, render_call
-from sentinel.records import Message, Outcome, Role, Task, ToolCall
+from sentinel.records import Message, Outcome, Role, Task, ToolCall, Trajectory
 from sentinel.rollout.arena import Arena
 from sentinel.rollout.demonstrator import Action, expert
 from sentinel.rollout.episode import Assignment, Episode
@@ -162,9 +162,26 @@ def test_a_prompt_is_encoded_as_one_text_would_be() -> None:
 
 def test_reasoning_is_no_message() -> None:
     parsed = TEMPLATE.parse(f"The user says <tool_call> is funny.\n</think>\n\nHello!{END}")
-    assert parsed == ("Hello!", (), None)
-    assert TEMPLATE.parse(TEMPLATE.turn("Hello!")) == parsed
+    assert parsed == ("Hello!", (), None, "The user says <tool_call> is funny.")
+    assert TEMPLATE.parse(TEMPLATE.turn("Hello!")) == ("Hello!", (), None, "")
     assert TEMPLATE.parse(TEMPLATE.turn(render_call(CALL))).calls == (CALL,)
+
+
+def test_reasoning_is_kept_beside_the_message_and_not_written_where_there_is_none() -> None:
+    told = Told(made("cancel/plain"))
+    for text in (f"Who is it?\n</think>\n\n{render_call(CALL)}{END}", f"Hm.\n</think>\n\nHello!{END}"):
+        ids = list(told.where.encode(text))
+        told.episode.advance(Sample(ids, [-0.5] * len(ids), Finish.stop))
+    trajectory = told.episode.played("", 0, 0).trajectory
+    turns = [message for message in trajectory.messages if message.role is Role.assistant]
+    assert [(m.content, m.tool_calls, m.reasoning) for m in turns] == [
+        ("", (CALL,), "Who is it?"),
+        ("Hello!", (), "Hm."),
+    ]
+    written = [message.model_dump(mode="json") for message in trajectory.messages]
+    assert [message.get("reasoning") for message in written if message["role"] == "assistant"] == ["Who is it?", "Hm."]
+    assert all("reasoning" not in message for message in written if message["role"] != "assistant")
+    assert Trajectory.model_validate_json(trajectory.model_dump_json()) == trajectory
 
 
 @pytest.mark.parametrize("text", [f"I think and think{END}", END, f"Well.\n{render_call(CALL)}{END}"])

@@ -27,7 +27,7 @@ def texts(first: int = 0, count: int = 6) -> tuple[str, ...]:
     where.tokenizer = book
     for name in CONDITIONS:
         for task in (made(name, n) for n in range(first, first + count)):
-            for actions in (expert(task), careless(task, generator(task.id))):
+            for actions in (expert(task), careless(task, where.world, generator(task.id))):
                 acted(task, actions, where)
     return tuple(book.texts)
 

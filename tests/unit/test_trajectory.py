@@ -6,7 +6,7 @@ import pytest
 
 from sentinel.env.overlay import WRITE_TOOLS
 from sentinel.env.scoring import gold_delta
-from sentinel.env.tau2 import benchmark_orders, benchmark_users
+from sentinel.env.tau2 import benchmark_users
 from sentinel.env.users import ScriptedUser
 from sentinel.env.vocabulary import agent_says
 from sentinel.proposer.conditions import Condition
@@ -15,7 +15,7 @@ from sentinel.records import Ending, Outcome, Task
 from sentinel.rollout.demonstrator import Action, careless, do_nothing, expert, refuse_always
 from sentinel.seeds import generator
 from sentinel.spec.models import SKILLS
-from tests.unit.builders import CONDITIONS, GENERAL, acted, arena, made, scenes, world
+from tests.unit.builders import CONDITIONS, GENERAL, acted, arena, benchmark_orders, made, scenes, world
 
 IDS = ("atomic", "natural", "tau2")
 EACH = pytest.mark.parametrize(("name", "ids"), [(name, ids) for ids in IDS for name in CONDITIONS])
@@ -58,10 +58,11 @@ def test_the_floors_score_what_they_must(name: str, ids: str) -> None:
     assert succeeds(task, refuse_always(task), ids) == (CONDITIONS[name].family == "refuse")
 
 
+@pytest.mark.parametrize("ids", ["atomic", "tau2"])
 @pytest.mark.parametrize("skill", SKILLS)
-def test_the_careless_agent_lacks_the_skill(skill: str) -> None:
-    tasks = [made(name, n) for name, c in CONDITIONS.items() if c.skill == skill for n in range(8)]
-    won = [succeeds(task, careless(task, generator("careless", task.id))) for task in tasks]
+def test_the_careless_agent_lacks_the_skill(skill: str, ids: str) -> None:
+    tasks = [made(name, n, ids=ids) for name, c in CONDITIONS.items() if c.skill == skill for n in range(8)]
+    won = [succeeds(task, careless(task, world(ids), generator("careless", task.id)), ids) for task in tasks]
     assert sum(won) / len(won) <= 0.5
     if skill != "ask":  # a guess may be right
         assert sum(won) == 0
@@ -70,7 +71,7 @@ def test_the_careless_agent_lacks_the_skill(skill: str) -> None:
 def test_the_careless_agent_can_do_the_rest() -> None:
     for name, condition in CONDITIONS.items():
         if condition.skill == "base":
-            assert careless(made(name), generator(0)) == expert(made(name))
+            assert careless(made(name), world(), generator(0)) == expert(made(name))
 
 
 @pytest.mark.parametrize("name", ["refuse/bad_reason", "refuse/refund_method", "cancel/declined"])

@@ -101,7 +101,7 @@ def test_the_learning_rate_is_constant_and_then_falls_to_a_tenth() -> None:
 
 def test_every_demonstration_is_an_experts_without_weaknesses() -> None:
     for name in CONDITIONS:
-        assert actions(made(name), {}, seed=3) == expert(made(name))
+        assert actions(made(name), arena(), {}, seed=3) == expert(made(name))
 
 
 def test_weak_demonstrations_have_their_share() -> None:
@@ -109,20 +109,20 @@ def test_weak_demonstrations_have_their_share() -> None:
     for skill, share in asked.items():
         names = [name for name, condition in CONDITIONS.items() if condition.skill == skill]
         tasks = [made(name, number) for name in names for number in range(240 // len(names))]
-        correct = sum(actions(task, asked, seed=1) == expert(task) for task in tasks) / len(tasks)
+        correct = sum(actions(task, arena(), asked, seed=1) == expert(task) for task in tasks) / len(tasks)
         assert correct == pytest.approx(share, abs=0.1), skill
     for name, condition in CONDITIONS.items():
         if condition.skill not in asked:
-            assert actions(made(name), asked, seed=1) == expert(made(name))
+            assert actions(made(name), arena(), asked, seed=1) == expert(made(name))
 
 
 def test_which_demonstrations_are_weak_depends_on_seed_and_task_alone() -> None:
     tasks = [made("refuse/bad_reason", n) for n in range(40)]
-    weak = [actions(task, {"refuse": 0.5}, seed=1) == expert(task) for task in tasks]
-    assert [actions(task, {"refuse": 0.5, "ask": 0.1}, seed=1) == expert(task) for task in reversed(tasks)] == weak[
-        ::-1
-    ]
-    assert [actions(task, {"refuse": 0.5}, seed=2) == expert(task) for task in tasks] != weak
+    weak = [actions(task, arena(), {"refuse": 0.5}, seed=1) == expert(task) for task in tasks]
+    assert [
+        actions(task, arena(), {"refuse": 0.5, "ask": 0.1}, seed=1) == expert(task) for task in reversed(tasks)
+    ] == weak[::-1]
+    assert [actions(task, arena(), {"refuse": 0.5}, seed=2) == expert(task) for task in tasks] != weak
 
 
 def test_a_demonstration_has_what_its_agent_says_as_sampled_tokens() -> None:

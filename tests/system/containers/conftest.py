@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,7 @@ class Clock:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TIMES] = {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that an ended run stops what it has started, too
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

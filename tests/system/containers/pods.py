@@ -32,7 +32,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 def artifact(name):
-    return SimpleNamespace(path=f"/batons/{name}", metadata={{}})
+    return SimpleNamespace(path=f"/batons/{{name}}", metadata={{}})
 
 after = artifact({stage!r})
 {call}
@@ -132,6 +132,11 @@ class Pods:
             time.sleep(0.05)
         run("docker", "kill", container)
         return self._remove(container)
+
+    def close(self) -> None:
+        """Remove what is still there, after a failure."""
+        while self.containers:
+            self._remove(self.containers.popitem()[1])
 
     def baton(self, stage: Stage) -> Baton:
         """What the stage handed on."""

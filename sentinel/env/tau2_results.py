@@ -10,7 +10,7 @@ tasks that this set does not have are kept, and named as unknown. Left out: `nl_
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -18,12 +18,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from sentinel.artifacts import canonical
 from sentinel.errors import ArtifactError
-from sentinel.records import Json, Task, ToolCall, VoidReason
+from sentinel.records import Ending, Json, Message, Role, Task, ToolCall, VoidReason
 
 LONGEST = 1_000_000
 """Characters of one message or of one call's arguments: sixty times the longest that an agent was seen to write."""
 ENDED = frozenset({"user_stop", "agent_stop"})
 """Terminations that tau2 scores; any other is worth nothing."""
+OUT_OF_TURNS = frozenset({"max_steps"})
 VOID = {"infrastructure_error": VoidReason.infrastructure, "user_error": VoidReason.user_simulator}
 """Terminations that say nothing about the agent."""
 
@@ -46,12 +47,18 @@ class Stored(NamedTuple):
     trial: int
     calls: tuple[Observed, ...]
     texts: tuple[str, ...]
-    ended: bool
-    """By the user or the agent; what was cut off scores nothing."""
+    messages: tuple[Message, ...]
+    """The conversation as our records have it; a greeting of the agent is turn 0."""
+    ending: Ending
     void: VoidReason | None
     reward: float | None
     basis: str
     """What the stored reward is the product of."""
+
+    @property
+    def ended(self) -> bool:
+        """By the user or the agent; what was cut off scores nothing."""
+        return self.ending is Ending.user_stop
 
 
 class _Call(BaseModel):
@@ -72,6 +79,7 @@ class _Message(BaseModel):
     role: str
     content: Annotated[str, Field(max_length=LONGEST)] | None = None
     tool_calls: list[_Call] | None = None
+    error: bool | None = None
 
 
 class _Check(BaseModel):
@@ -162,11 +170,35 @@ def _stored(path: Path, place: str, simulation: _Simulation, task: Task | None) 
         trial=simulation.trial or 0,
         calls=tuple(_calls(path, place, simulation.messages)) if ended else (),
         texts=tuple(m.content for m in simulation.messages if m.role == "assistant" and m.content),
-        ended=ended,
+        messages=tuple(_messages(simulation.messages)),
+        ending=_ending(simulation.termination_reason),
         void=VOID.get(simulation.termination_reason),
         reward=said.reward if said else None,
         basis="+".join(said.reward_basis or ()) if said else "",
     )
+
+
+def _ending(termination: str) -> Ending:
+    if termination in ENDED:
+        return Ending.user_stop
+    return Ending.out_of_turns if termination in OUT_OF_TURNS else Ending.error
+
+
+def _messages(messages: Iterable[_Message]) -> Iterator[Message]:
+    """Turns count the agent's messages; calls that the user makes are none of ours."""
+    turn = -1
+    for message in messages:
+        turn += message.role == "assistant"
+        text = message.content or ""
+        mine = message.tool_calls if message.role == "assistant" else None
+        if message.role in set(Role):
+            yield Message(
+                role=Role(message.role),
+                content=text,
+                tool_calls=tuple(ToolCall(name=call.name, arguments=call.arguments) for call in mine or ()),
+                error=message.role == "tool" and (message.error or text.startswith("Error")),
+                turn=max(turn, 0),
+            )
 
 
 def _calls(path: Path, place: str, messages: Sequence[_Message]) -> Iterable[Observed]:

@@ -1,0 +1,60 @@
+"""What `sentinel submit` does with its options: a run on a server, on this machine, or only the compiled pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from sentinel.errors import SentinelError
+from sentinel.pipelines.local import Runner, run_local
+from sentinel.pipelines.submit import Names, compile_only, connect
+from sentinel.pipelines.submit import submit as submit_to
+
+AWAY, HERE = "gpu", "local"
+"""Profiles by default: on a cluster, and on this machine."""
+
+
+class Options(NamedTuple):
+    """The options of `sentinel submit`."""
+
+    profile: str | None = None
+    sets: tuple[str, ...] = ()
+    run_name: str | None = None
+    experiment: str | None = None
+    watch: bool = False
+    resume_from: str | None = None
+    output: Path | None = None
+    local: bool = False
+    runner: str = "subprocess"
+
+
+def submit(spec: Path, options: Options) -> dict[str, Any]:
+    """Do it; returns what to tell a program.
+
+    Raises:
+        SentinelError: the options exclude one another, or what is asked for failed.
+    """
+    if options.local:
+        _only_here(options)
+        done = run_local(spec, options.profile or HERE, options.sets, _runner(options.runner))
+        return {"name": done.name, "parameters": dict(done.parameters)}
+    profile = options.profile or AWAY
+    if options.output:
+        made = compile_only(spec, profile, options.sets, options.output)
+        return {"name": made.name, "package": str(options.output), "parameters": dict(made.parameters)}
+    names = Names(options.run_name, options.experiment)
+    run = submit_to(spec, profile, options.sets, names, connect, watch=options.watch, resume_from=options.resume_from)
+    return {"run": run.id, "name": run.name, "state": run.state, "parameters": dict(run.parameters)}
+
+
+def _only_here(options: Options) -> None:
+    given = {"--resume-from": options.resume_from, "--output": options.output, "--experiment-name": options.experiment}
+    if wrong := [name for name, value in given.items() if value]:
+        raise SentinelError(f"{', '.join(wrong)}: there is no server with --local; leave it out")
+
+
+def _runner(name: str) -> Runner:
+    for runner in get_args(Runner):
+        if runner == name:
+            return runner  # type: ignore[no-any-return]
+    raise SentinelError(f"--runner {name}: expected {' or '.join(get_args(Runner))}")

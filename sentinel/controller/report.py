@@ -1,0 +1,204 @@
+"""The diagnosis of a file, for people and for programs: `sentinel diagnose`.
+
+    report = diagnose_file(Path("results.json"), min_support=2)
+    report.document        # a record: every failure with its decisive step and whose it is, the patterns, the account
+    table(report.document), page(report)
+
+The page is one HTML file without scripts or network, with every failed dialogue and its decisive turn marked. What
+comes out of dialogues is escaped, and long texts are cut for the eye only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import PackageLoader, StrictUndefined, Template
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from sentinel.artifacts import canonical
+from sentinel.controller.attribution import diagnose
+from sentinel.controller.batch import read_batch
+from sentinel.controller.patterns import find_patterns, profiles_of
+from sentinel.records import Failure, Label, Message, Part, Party, Pattern, Record, Role, Tally, Trajectory
+
+SHOWN = 4000
+"""Characters of a message that the page shows."""
+
+
+class Case(Part):
+    """One failed episode."""
+
+    task: str
+    trial: int
+    party: Party
+    reason: str
+    decisive: Label
+    failure: Failure
+
+
+class Diagnosed(Record):
+    """A file of episodes, diagnosed."""
+
+    file: str
+    successes: int
+    tally: Tally
+    """Kept are the successes and the agent's failures; rejected those of others, by party; void by reason."""
+    unknown: tuple[str, ...]
+    """Episodes of unknown tasks; they are not in the tally."""
+    kinds: dict[str, int]
+    """The agent's failures by decisive label."""
+    cases: tuple[Case, ...]
+    patterns: tuple[Pattern, ...]
+
+
+class Report(NamedTuple):
+    """A diagnosis with its dialogues."""
+
+    document: Diagnosed
+    dialogues: tuple[Trajectory, ...]
+    """One for each case."""
+
+
+def diagnose_file(path: Path, min_support: int = 2) -> Report:
+    """Diagnose every episode of a file; raises `ArtifactError` for a file that holds none, or not whole ones."""
+    batch = read_batch(path)
+    diagnosis = diagnose(batch.trajectories)
+    cases = tuple(_case(failure) for failure in diagnosis.failures)
+    kinds = Counter(case.decisive.kind.value for case in cases if case.party is Party.agent)
+    document = Diagnosed(
+        file=path.name,
+        successes=len(diagnosis.successes),
+        tally=diagnosis.tally,
+        unknown=batch.unknown,
+        kinds=dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))),
+        cases=cases,
+        patterns=tuple(find_patterns(profiles_of(diagnosis), min_support)),
+    )
+    return Report(document, tuple(_failed(batch.trajectories)))
+
+
+def _failed(trajectories: tuple[Trajectory, ...]) -> list[Trajectory]:
+    """The failed episodes in the order in which `diagnose` lists them."""
+    ordered = sorted(trajectories, key=lambda played: (played.task.id, played.trial))
+    return [played for played in ordered if played.outcome.value == "failure"]
+
+
+def _case(failure: Failure) -> Case:
+    return Case(
+        task=failure.task,
+        trial=failure.trial,
+        party=failure.attribution.party,
+        reason=failure.attribution.reason,
+        decisive=failure.labels[failure.decisive],
+        failure=failure,
+    )
+
+
+def account(document: Diagnosed) -> str:
+    """Where every episode went."""
+    tally = document.tally
+    others = [f"{count} failed by {party}" for party, count in sorted(tally.rejected.items())]
+    voids = [f"{count} void ({reason})" for reason, count in sorted(tally.void.items())] or ["0 void"]
+    agent = tally.kept - document.successes
+    parts = [f"{document.successes} succeeded", f"{agent} failed by agent", *others, *voids]
+    if document.unknown:
+        parts.append(f"{len(document.unknown)} of unknown tasks left out")
+    return f"{document.file}: {tally.requested} episodes: {', '.join(parts)}"
+
+
+def table(document: Diagnosed) -> str:
+    """The failures and the patterns as lines of text."""
+    rows = [("task", "turn", "whose", "decisive step", "reason"), *map(_row, document.cases)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows
+    ]
+    lines = [line.rstrip() for line in lines] if document.cases else []
+    patterns = [f"{pattern.support} x {pattern.description}" for pattern in document.patterns]
+    found = ["", "Recurring errors of the agent:", *patterns] if patterns else []
+    return "\n".join([account(document), *([""] if lines else []), *lines, *found])
+
+
+def _row(case: Case) -> tuple[str, str, str, str, str]:
+    task = f"{case.task}#{case.trial}"
+    reason = case.reason if case.party is not Party.agent else expectation(case.decisive)
+    return (
+        task,
+        str(case.decisive.turn),
+        case.party.value,
+        printable(step(case.decisive)),
+        printable(clipped(reason, 160)),
+    )
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def step(label: Label) -> str:
+    """A label in a few words: `wrong_argument cancel_pending_order(reason)`."""
+    place = f" {label.tool}" if label.tool else ""
+    return f"{label.kind.value}{place}" + (f"({label.argument})" if label.argument else "")
+
+
+def expectation(label: Label) -> str:
+    """What was wanted and what was done, as far as the label says."""
+    wanted = "" if label.expected is None else f"expected {compact(label.expected)}"
+    done = "" if label.actual is None else f"found {compact(label.actual)}"
+    return ", ".join(part for part in (wanted, done) if part)
+
+
+def compact(value: object) -> str:
+    """A JSON value as text; a string is itself, on one line."""
+    return " ".join(value.split()) if isinstance(value, str) else canonical(value)
+
+
+def clipped(text: str, limit: int = SHOWN) -> str:
+    """A text of bounded length."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit:,} more characters)"
+
+
+class Bubble(NamedTuple):
+    """A message of the page."""
+
+    message: Message
+    labels: list[Label]
+    decisive: bool
+
+
+def bubbles(played: Trajectory, failure: Failure) -> Iterator[Bubble]:
+    """The messages with the labels of their turn, which stand at the agent's first message of it."""
+    told: set[int] = set()
+    step = failure.labels[failure.decisive]
+    for message in played.messages:
+        first = message.role is Role.assistant and message.turn not in told
+        told |= {message.turn} if first else set()
+        labels = [label for label in failure.labels if first and label.turn == message.turn]
+        yield Bubble(message, labels, step in labels)
+
+
+def page(report: Report) -> str:
+    """The page as HTML."""
+    cases = [
+        (case, played, list(bubbles(played, case.failure)))
+        for case, played in zip(report.document.cases, report.dialogues, strict=True)
+    ]
+    return _template().render(document=report.document, account=account(report.document), cases=cases)
+
+
+@cache
+def _template() -> Template:
+    environment = ImmutableSandboxedEnvironment(
+        loader=PackageLoader("sentinel.controller", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+    )
+    environment.filters |= {"step": step, "expectation": expectation, "compact": compact, "clipped": clipped}
+    return environment.get_template("diagnosis.html.j2")

@@ -1,0 +1,132 @@
+"""`kfp run submit SPEC`, literally: the installed `kfp` command against a server that checks what it is sent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.kfp_server import Backend, Reply, serving
+
+RETAIL, CPU = "experiments/retail.yaml", "experiments/retail-cpu.yaml"
+HOOK = "the hook is not installed here: `pip install --no-deps -e .` (make does it)"
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    with serving() as made:
+        yield made
+
+
+def kfp(backend: Backend, *arguments: str, root: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command as a user types it."""
+    environment = {**os.environ, "KF_PIPELINES_ENDPOINT": backend.url, "PYTHONWARNINGS": "ignore", **variables}
+    environment.pop("SENTINEL_PROFILE", None) if "SENTINEL_PROFILE" not in variables else None
+    command = [str(Path(sys.executable).parent / "kfp"), *arguments]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path) -> Path:
+    """A checkout whose images were pushed."""
+    shutil.copytree(root / "experiments", tmp_path / "experiments")
+    for name in ("sentinel", ".dvcignore"):
+        (tmp_path / name).symlink_to(root / name)
+    names = ("controller", "proposer", "rollout-cuda", "trainer-cuda", "evaluator-cuda")
+    lines = (f"{name}: registry.invalid/{name}@sha256:{'a' * 64}\n" for name in names)
+    (tmp_path / "images.lock").write_text("".join(lines))
+    return tmp_path
+
+
+def test_the_hook_is_installed(root: Path) -> None:
+    code = "import kfp.cli.run; print(type(kfp.cli.run.run.commands.get('submit')).__module__)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=root)
+    assert done.stdout.strip() == "sentinel.pipelines.command", HOOK
+
+
+def test_a_spec_becomes_a_run_with_all_its_parameters(backend: Backend, project: Path) -> None:
+    done = kfp(backend, "run", "submit", RETAIL, root=project)
+    assert done.returncode == 0, done.stderr
+    (experiment,), (run,) = backend.experiments.values(), backend.runs.values()
+    assert experiment["display_name"] == "retail"
+    parameters = run["runtime_config"]["parameters"]
+    assert run["display_name"] == f"retail {parameters['spec_hash'][:8]}"
+    assert parameters["trainer_learning_rate"] == "1e-06" and parameters["part"] == "1 of 1"
+    assert parameters["image_trainer"] == f"registry.invalid/trainer-cuda@sha256:{'a' * 64}"
+    assert "deprecated" not in done.stderr and "/#/runs/details/run-1" in done.stderr
+
+
+def test_two_specs_show_the_same_parameters(backend: Backend, project: Path) -> None:
+    for spec, profile in ((RETAIL, "gpu"), (CPU, "kind")):
+        assert kfp(backend, "run", "submit", spec, "--profile", profile, root=project).returncode == 0
+    first, second = (list(run["runtime_config"]["parameters"]) for run in backend.runs.values())
+    assert sorted(first) == sorted(second)
+
+
+def test_options_reach_the_run(backend: Backend, project: Path) -> None:
+    options = ("--set", "trainer.steps=24", "--set", "iterations=1", "-r", "mine", "-e", "family")
+    done = kfp(backend, "run", "submit", CPU, *options, root=project, SENTINEL_PROFILE="kind")
+    assert done.returncode == 0, done.stderr
+    (run,) = backend.runs.values()
+    assert (run["display_name"], run["runtime_config"]["parameters"]["trainer_steps"]) == ("mine", "24")
+    assert backend.experiments["experiment-1"]["display_name"] == "family"
+
+
+def test_help_is_ours_and_says_where_upstreams_is(backend: Backend, project: Path) -> None:
+    done = kfp(backend, "run", "submit", "--help", root=project)
+    assert done.returncode == 0 and "SPEC" in done.stdout and "kfp run create" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((CPU, "--profile", "kind", "--set", "trainer.stepz=1"), 2, "did you mean 'steps'?"),
+        (("nowhere.yaml", "--profile", "kind"), 2, "nowhere.yaml: no such file"),
+        ((CPU, "--profile", "knd"), 2, "did you mean 'kind'?"),
+        ((CPU,), 2, "make push REGISTRY="),
+        ((CPU, "--profile", "kind", "--resume-from", "run-9"), 1, "HTTP 404"),
+    ],
+)
+def test_what_is_wrong_creates_nothing(
+    arguments: tuple[str, ...], code: int, message: str, backend: Backend, project: Path
+) -> None:
+    (project / "images.lock").unlink()
+    done = kfp(backend, "run", "submit", *arguments, root=project)
+    assert (done.returncode, backend.experiments, backend.runs) == (code, {}, {}), done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "message"),
+    [
+        ("POST /experiments", 401, "log in"),
+        ("POST /experiments", 403, "kubeflow-edit"),
+        ("POST /runs", 409, "--run-name"),
+        ("POST /runs", 500, "ml-pipeline"),
+    ],
+)
+def test_a_refusal_says_what_to_do(request_: str, status: int, message: str, backend: Backend, project: Path) -> None:
+    backend.faults[request_] = Reply(status, {"message": "because"})
+    done = kfp(backend, "run", "submit", CPU, "--profile", "kind", root=project)
+    assert done.returncode == 1 and backend.runs == {}
+    assert f"HTTP {status}: because" in done.stderr and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_compiled_pipeline_goes_to_upstream(backend: Backend, project: Path) -> None:
+    script = Path(__file__).with_name("plain_pipeline.py")
+    subprocess.run([sys.executable, "-W", "ignore", str(script)], cwd=project, check=True)
+    options = ("-f", "plain.yaml", "-e", "x", "number=3")
+    ours = kfp(backend, "run", "submit", *options, root=project)
+    upstream = kfp(backend, "run", "create", *options, root=project)
+    assert (ours.returncode, upstream.returncode) == (0, 0), ours.stderr
+    assert ours.stderr.startswith("Warning: 'submit' is deprecated, use 'create' instead.")
+    assert ours.stdout.replace("run-1", "run-2") == upstream.stdout
+    first, second = backend.runs.values()
+    assert {**first, "run_id": ""} == {**second, "run_id": ""}
+    without = kfp(backend, "run", "submit", "-e", "x", root=project)
+    assert without.returncode == 1 and "You must provide one of" in without.stderr
