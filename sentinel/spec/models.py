@@ -266,6 +266,10 @@ class LlmController(Section):
     """Failures that a pattern must explain."""
     history: bool = True
     """Whether earlier iterations inform status and priority."""
+    calls: Positive = 256
+    """Questions per iteration, repeated ones included; failures that it does not reach go without a reading."""
+    tokens: Positive = 2_000_000
+    """Tokens per iteration, of prompts and answers."""
 
 
 class NoController(Section):
