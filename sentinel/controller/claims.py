@@ -48,6 +48,10 @@ def one_line(text: str) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
+Turn = Annotated[int, Field(ge=0, le=9999)]
+Name = Annotated[str, Field(max_length=200)]
+
+
 class _Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,20 +60,20 @@ class Reading(_Shape):
     """What a model reads in one failed conversation."""
 
     cause: Annotated[str, Field(max_length=600), AfterValidator(one_line)]
-    turns: Annotated[list[int], Field(max_length=8)]
+    turns: Annotated[list[Turn], Field(max_length=8)]
 
 
 class Cited(_Shape):
     """A place that a theme cites."""
 
-    trajectory: str
-    turn: int
+    trajectory: Name
+    turn: Turn
 
 
 class Theme(_Shape):
     """Patterns that are one mistake."""
 
-    patterns: Annotated[list[str], Field(min_length=1, max_length=24)]
+    patterns: Annotated[list[Name], Field(min_length=1, max_length=24)]
     name: Annotated[str, Field(max_length=80), AfterValidator(one_line)]
     explanation: Annotated[str, Field(max_length=800), AfterValidator(one_line)]
     instruction: Annotated[str, Field(max_length=800), AfterValidator(one_line)]

@@ -38,16 +38,15 @@ CLIPPED = 800
 """Characters of a message, or of a value in a label, that it sees."""
 MAP_SHARE = 0.8
 """Share of the tokens that the map may have spent before it stops; the rest is for the reduction."""
-MAP_TOKENS, REDUCE_TOKENS = 2048, 8192
-"""Of one answer, reasoning included."""
 _DOWN = frozenset({ChatFault.timeout, ChatFault.connection, ChatFault.rate_limited, ChatFault.server})
 
 
 class Limits(NamedTuple):
-    """What one review may cost; the same as the chat's budget."""
+    """What one review may cost: questions and tokens in all, as in the chat's budget, and tokens of one answer."""
 
     calls: int
     tokens: int
+    answer: int
 
 
 class Analyst(NamedTuple):
@@ -58,11 +57,13 @@ class Analyst(NamedTuple):
     seed: int
     memory: Memory | None = None
 
-    def ask(self, shape: type[T], question: str, tokens: int) -> T:
+    def ask(self, shape: type[T], question: str) -> T:
         """An answer of this shape; raises `ChatError` where there is none, `StageError` where the server is down."""
         messages = [Said("system", prompt("analyst")), Said("user", question)]
         try:
-            return ask_for(shape, self.chat, messages, seed=self.seed, max_tokens=tokens, memory=self.memory)
+            return ask_for(
+                shape, self.chat, messages, seed=self.seed, max_tokens=self.limits.answer, memory=self.memory
+            )
         except ChatError as error:
             if error.fault in _DOWN:
                 raise StageError(
@@ -137,7 +138,7 @@ def review(analyst: Analyst, patterns: Sequence[Pattern], material: Material) ->
     readings = _map(analyst, showing, material.trajectories, account)
     shown = [_entry(pattern, showing[pattern.id], readings, material.history) for pattern in struck]
     try:
-        answer = analyst.ask(Themes, prompt("reduce", patterns=shown), REDUCE_TOKENS)
+        answer = analyst.ask(Themes, prompt("reduce", patterns=shown))
     except ChatError as error:
         return Reviewed(list(patterns), {}, account.close(f"the patterns stand as counted: {error}"))
     places = {name: _places(failures) for name, failures in showing.items()}
@@ -185,7 +186,7 @@ def _map(
 def _read(analyst: Analyst, question: str) -> Reading | str:
     """What the model reads in a conversation, or why it says nothing."""
     try:
-        return analyst.ask(Reading, question, MAP_TOKENS)
+        return analyst.ask(Reading, question)
     except ChatError as error:
         return str(error)
 

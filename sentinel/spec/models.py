@@ -270,6 +270,8 @@ class LlmController(Section):
     """Questions per iteration, repeated ones included; failures that it does not reach go without a reading."""
     tokens: Positive = 2_000_000
     """Tokens per iteration, of prompts and answers."""
+    answer_tokens: Positive = 4096
+    """Tokens of one answer, reasoning included; the server's context must hold them beside the prompt."""
 
 
 class NoController(Section):

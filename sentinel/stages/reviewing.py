@@ -21,7 +21,7 @@ def reviewed(context: Context, settings: LlmController, patterns: list[Pattern],
     Raises:
         StageError: the profile names no server, or it does not answer or refuses the role.
     """
-    limits = Limits(settings.calls, settings.tokens)
+    limits = Limits(settings.calls, settings.tokens, settings.answer_tokens)
     budget = Budget(calls=limits.calls, tokens=limits.tokens)
     chat = open_chat(context.profile.endpoints, "controller", model=settings.model, budget=budget)
     seed = derive(context.spec.seed, "control", context.iteration) % 2**31
