@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sentinel.controller.directive import prioritise
 from sentinel.controller.review import Analyst, Limits, Material, Reviewed, review
-from sentinel.llm.chat import Budget, open_chat
+from sentinel.llm.chat import Budget, Patience, open_chat
 from sentinel.llm.structured import Memory
 from sentinel.records import Pattern, Review
 from sentinel.seeds import derive
@@ -13,6 +13,9 @@ from sentinel.stages.context import HOME, Context
 
 CACHE = HOME / "cache" / "chat"
 """Outside of the stage's state: what was paid for is not asked again by a later run with the same questions."""
+
+LONG = Patience(request_seconds=900.0)
+"""For thousands of tokens from a large model that reasons first."""
 
 
 def reviewed(context: Context, settings: LlmController, patterns: list[Pattern], material: Material) -> Reviewed:
@@ -23,7 +26,7 @@ def reviewed(context: Context, settings: LlmController, patterns: list[Pattern],
     """
     limits = Limits(settings.calls, settings.tokens, settings.answer_tokens)
     budget = Budget(calls=limits.calls, tokens=limits.tokens)
-    chat = open_chat(context.profile.endpoints, "controller", model=settings.model, budget=budget)
+    chat = open_chat(context.profile.endpoints, "controller", model=settings.model, patience=LONG, budget=budget)
     seed = derive(context.spec.seed, "control", context.iteration) % 2**31
     try:
         found = review(Analyst(chat, limits, seed, Memory(CACHE)), patterns, material)

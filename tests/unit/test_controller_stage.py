@@ -1,5 +1,6 @@
 """The control stage over several iterations: statuses, running rates, priorities, quotas, and the files it writes."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -315,6 +316,32 @@ def test_without_a_controller_everything_explores(tmp_path: Path, root: Path) ->
 
 def test_without_failures_everything_explores(tmp_path: Path, root: Path) -> None:
     assert directive(stage(tmp_path, spec_of(root), 1, played({}))) == Directive(iteration=1, quotas=(), explore=128)
+
+
+def test_only_voids_explore_and_are_counted(tmp_path: Path, root: Path) -> None:
+    folder = stage(tmp_path, spec_of(root), 1, [voided(p, VoidReason.user_simulator) for p in played({})])
+    assert directive(folder) == Directive(iteration=1, quotas=(), explore=128)
+    history = read_json(folder / "history.json", History)
+    assert history.tally == Tally(requested=96, kept=0, void={"user_simulator": 96})
+    assert history.samples == ()
+
+
+def test_no_episodes_at_all_are_an_error(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"trajectories\.jsonl"):
+        stage(tmp_path, spec_of(root), 1, [])
+
+
+def test_a_task_that_the_episode_does_not_hold_is_named(tmp_path: Path, root: Path) -> None:
+    stage(tmp_path, spec_of(root), 1, played({}))
+    rollout = tmp_path / "01" / "rollout" / "trajectories.jsonl"
+    line = json.loads(rollout.read_text(encoding="utf-8").splitlines()[0])
+    del line["task"]
+    rollout.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    context = Context(
+        "c", "control", 1, spec_of(root), {"rollout": rollout.parent}, tmp_path, tmp_path, ProfileSpec(), Progress("c")
+    )
+    with pytest.raises(ArtifactError, match=r"trajectories\.jsonl:1: not a valid Trajectory: task"):
+        control.run(context)
 
 
 def test_a_corrupted_rollout_is_named_with_its_line(tmp_path: Path, root: Path) -> None:
