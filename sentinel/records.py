@@ -74,6 +74,10 @@ class Intent(Part):
     facts: dict[str, str] = Field(default_factory=dict)
     confirms: bool = True
     """Whether the user agrees when the agent asks for confirmation; a user who declines wants nothing changed."""
+    correction: str = Field(default="", exclude_if=lambda text: not text)
+    """What the user says instead when it is first asked to confirm; it agrees to what is then proposed."""
+    if_refused: str = Field(default="", exclude_if=lambda text: not text)
+    """What the user asks for once it has heard that the request cannot be met."""
 
 
 class Scenario(Part):
@@ -377,8 +381,16 @@ class Gate(StrEnum):
     schema = "schema"
     gold_replay = "gold_replay"
     noop = "noop"
+    communicate = "communicate"
+    policy = "policy"
+    identity = "identity"
+    wording = "wording"
+    determined = "determined"
     leakage = "leakage"
     duplicate = "duplicate"
+    end_state = "end_state"
+    mutants = "mutants"
+    dialogue = "dialogue"
     solvability = "solvability"
 
 
