@@ -1,7 +1,7 @@
 """No training task may share an entity or a solution with an evaluation set; checked against a manifest.
 
     held_out = manifest(evaluate + dev, world, entities=True)
-    violations(task, held_out, signature)    # [] or ["user mei_kovacs_8020", "solution 5f3a…"]
+    violations(task, held_out, world)        # [] or ["user mei_kovacs_8020", "solution 5f3a…"]
 
 Where ids are natural (tau2's database and worlds like it) a user is a person: the manifest lists every user that a
 held-out task mentions, all orders of that user, the e-mail and the name with the zip code. In worlds with atomic ids
@@ -196,8 +196,8 @@ def _held(held_out: Manifest) -> _Held:
     )
 
 
-def violations(task: Task, held_out: Manifest, solution: str) -> list[str]:
-    """What a training task with this solution signature shares with the held-out ones, each as `kind what`."""
+def violations(task: Task, held_out: Manifest, world: World, solution: str = "") -> list[str]:
+    """What a training task shares with the held-out ones, each as `kind what`; `solution`: its signature, if known."""
     words, held = _mentions(task), _held(held_out)
     found = [f"task {task.id}"] * (task.id in held_out.tasks)
     found += [f"user {held.users[user]}" for user in sorted(words & held.users.keys())]
@@ -205,6 +205,7 @@ def violations(task: Task, held_out: Manifest, solution: str) -> list[str]:
     found += [f"identity {name}" for name, parts in held.identities if parts <= words]
     found += [f"items {name}" for name in handling(task) if name in held.items]
     found += [f"words {run}" for run in sorted(held.words.intersection(_runs(task)))] if held.words else []
+    solution = solution or signature(task, world)
     if solution in held.solutions:
         found.append(f"solution {solution}")
     return found
@@ -215,7 +216,7 @@ def refuse_leaks(tasks: Sequence[Task], held_out: Manifest, world: World, source
 
     The message counts what is shared, and shows the first tasks with their lines in `source`, one task a line.
     """
-    shared = {line: found for line, task in enumerate(tasks, 1) if (found := violations(task, held_out, signature(task, world)))}
+    shared = {line: found for line, task in enumerate(tasks, 1) if (found := violations(task, held_out, world))}
     if not shared:
         return
     kinds = Counter(kind for found in shared.values() for kind in {violation.partition(" ")[0] for violation in found})

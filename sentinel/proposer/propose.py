@@ -18,20 +18,17 @@ from typing import NamedTuple
 import numpy as np
 
 from sentinel.env.traits import characteristics, in_play
-from sentinel.proposer.conditions import Knobs, matching
+from sentinel.proposer.conditions import Knobs
 from sentinel.proposer.frontier import Play, Probe, judge, lift, probe
 from sentinel.proposer.gates import Bench, first_rejection
-from sentinel.proposer.leakage import signed
+from sentinel.proposer.makers import Maker
 from sentinel.proposer.reasons import Reason, Rejection
-from sentinel.proposer.trajectory import Scenes, generate
 from sentinel.records import Directive, Gate, Lift, Origin, OriginKind, Pattern, Tally, Task, Verdict
 from sentinel.seeds import SeedPart, generator
 from sentinel.spec.models import Proposer, Solvability
 
 ATTEMPTS = 4
 """Candidates drawn, at most, per task asked for."""
-REDRAWS = 12
-"""Tasks generated, at most, for one candidate."""
 GIVE_UP = 20
 """Draws in a row that fail to give what was asked for, after which a target counts as unsatisfiable."""
 
@@ -77,22 +74,22 @@ Draw = Callable[[Target, np.random.Generator, str, Origin], Task | None]
 """Draws a candidate with this id and origin for a target, or `None` where its constraints cannot be met."""
 
 
-def generating(scenes: Scenes) -> Draw:
-    """The generator as a `Draw`: a condition that agrees with the constraints, by its weight, then a task of it.
+def generating(maker: Maker) -> Draw:
+    """A generator as a `Draw`: a kind that agrees with the constraints, by its weight, then a task of it.
 
-    Knobs that no condition fixes (how the user identifies itself, how many orders it has) are left to chance, so the
-    draw is repeated until they agree as well, at most `REDRAWS` times.
+    Knobs that no kind fixes (how the user identifies itself, how many orders it has) are left to chance, so the
+    draw is repeated until they agree as well, a bounded number of times.
     """
 
     def draw(target: Target, rng: np.random.Generator, task_id: str, origin: Origin) -> Task | None:
-        fitting = matching(target.constraints or {}, target.tools)
+        fitting = maker.matching(target.constraints or {}, target.tools)
         if not fitting:
             return None
-        weights = np.array([condition.weight for condition in fitting])
+        weights = np.array([kind.weight for kind in fitting])
         task = None
-        for _ in range(REDRAWS):
-            condition = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
-            task = generate(condition, scenes, rng, task_id=task_id, origin=origin)
+        for _ in range(maker.redraws):
+            kind = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
+            task = maker.make(kind, rng, task_id=task_id, origin=origin)
             if task is None or not target.missed(task):
                 break
         return task
@@ -222,7 +219,9 @@ def _inspect(candidate: Task | None, target: Target, bench: Bench) -> Task | Rej
         return Rejection(Reason.unsatisfiable, f"no world found with {target.wanted}")
     if missed := target.missed(candidate):
         return Rejection(Reason.off_target, f"wanted {missed}, has {candidate.knobs}")
-    return first_rejection(candidate, bench) or signed(candidate, bench.world)
+    if rejection := first_rejection(candidate, bench):
+        return rejection
+    return candidate.model_copy(update={"signature": bench.case(candidate).signature})
 
 
 def _verdict(task_id: str, rejection: Rejection) -> Verdict:

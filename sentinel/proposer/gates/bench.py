@@ -138,4 +138,3 @@ class Bench:
 
 
 Check = Callable[[Task, Bench], Rejection | None]
-

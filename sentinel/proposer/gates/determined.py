@@ -10,17 +10,19 @@ import re
 from collections.abc import Iterator, Mapping
 
 from sentinel.env.overlay import Database
-from sentinel.env.retail import GiftCard, Order, OrderItem, User, Variant
+from sentinel.env.retail import Order, OrderItem, User, Variant
 from sentinel.proposer.gates.bench import Bench, Case
 from sentinel.proposer.natural.wishes import changes, listed
 from sentinel.proposer.reasons import Reason, Rejection
 from sentinel.records import Json, Task, ToolCall
 
 _REASONS: Mapping[str, re.Pattern[str]] = {
-    "no longer needed": re.compile(r"no longer|not need|n't need|any ?more|not want it|changed? (?:my|your|his|her) mind"),
+    "no longer needed": re.compile(r"no longer|not need|n't need|any ?more|not want it|changed? \w+ mind"),
     "ordered by mistake": re.compile(r"mistake|accident|wrong(?:ly)? order|not mean to|n't mean to"),
 }
-_ORIGINAL = re.compile(r"original|(?:paid|payment method|used) (?:for|with|to)|same (?:payment|method)|way i paid|how (?:i|you) paid")
+_ORIGINAL = re.compile(
+    r"original|(?:paid|used) (?:for|with|to)|method (?:i|you) used|same (?:payment|method)|(?:way|how) (?:i|you) paid"
+)
 _PROFILE = re.compile(r"default|profile|my account|your account|on file")
 _KINDS = {"paypal": r"paypal", "gift_card": r"gift ?card", "credit_card": r"credit ?card|visa|mastercard"}
 
@@ -122,7 +124,7 @@ def _payment_told(method_id: str, original: str, user: User, text: str) -> bool:
     alike = [other for other in user.payment_methods.values() if other.source == method.source]
     if not re.search(_KINDS[method.source], text):
         return False
-    return len(alike) == 1 or isinstance(method, GiftCard) is False and getattr(method, "last_four", "?") in text
+    return len(alike) == 1 or (getattr(method, "last_four", "?") in text)
 
 
 def _address_told(arguments: Mapping[str, Json], user: User, case: Case) -> bool:

@@ -76,5 +76,3 @@ def _reordered(writes: Sequence[ToolCall]) -> Iterator[tuple[Reason, list[ToolCa
             lists = {name: v[::-1] for name, v in call.arguments.items() if isinstance(v, list)}
             turned = call.model_copy(update={"arguments": {**call.arguments, **lists}})
             yield Reason.item_order_matters, [*writes[:place], turned, *writes[place + 1 :]]
-
-

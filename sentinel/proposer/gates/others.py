@@ -11,7 +11,7 @@ from sentinel.records import Task
 
 def leakage(candidate: Task, bench: Bench) -> Rejection | None:
     """Nothing is shared with the evaluation sets."""
-    found = violations(candidate, bench.held_out, bench.case(candidate).signature)
+    found = violations(candidate, bench.held_out, bench.world, bench.case(candidate).signature)
     return Rejection(Reason(f"leaked_{found[0].split()[0]}"), ", ".join(found)) if found else None
 
 

@@ -201,9 +201,7 @@ class Agent:
         if method["source"] == "gift_card" and method["balance"] < paid["amount"]:
             wish.refused = "the gift card does not cover the order"
             return
-        yield from self._carry_out(
-            wish, name, {"order_id": wish.order["order_id"], "payment_method_id": method["id"]}
-        )
+        yield from self._carry_out(wish, name, {"order_id": wish.order["order_id"], "payment_method_id": method["id"]})
 
     def _move_items(self, wish: Open, name: str) -> Dialogue:
         """Return, exchange, or change items."""
@@ -236,7 +234,9 @@ class Agent:
         heard = read_phrase("choice", words)
         if heard is None:
             raise Lost(f"no variant is understood in '{words}'")
-        return choose(self._known.products[product], item if heard.topic == "difference" else None, heard.slots["changes"])
+        return choose(
+            self._known.products[product], item if heard.topic == "difference" else None, heard.slots["changes"]
+        )
 
     def _settle(self, wish: Open, name: str, items: list[Json], new: list[Json]) -> Dialogue:
         """The payment, then the write."""

@@ -1,4 +1,4 @@
-"""The gold answer of natural requests: what a perfect agent looks up and writes, and what a careless one would write."""
+"""The gold answer of natural requests: what a perfect agent looks up and writes, and what a careless one does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Reference agent and scripted user in one world: can the task be solved by talking?
 
-    played = converse(task, world)
-    played.problem            # "" where it is solved; else why not
+played = converse(task, world)
+played.problem            # "" where it is solved; else why not
 """
 
 from __future__ import annotations

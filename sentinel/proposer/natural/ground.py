@@ -100,7 +100,8 @@ class Grounding:
     def _open(self, order: Order, name: str, kind: Kind) -> bool:
         """Whether the order is in the right status (or, as an obstacle, in a wrong one), and not yet spoken of."""
         before = self._used.get(order.order_id, frozenset())
-        if before and not (before <= (_WITH_ADDRESS if name == "address" else _ADDRESS if name in _WITH_ADDRESS else set())):
+        beside = _WITH_ADDRESS if name == "address" else _ADDRESS if name in _WITH_ADDRESS else frozenset[str]()
+        if not before <= beside:
             return False
         if name == "ask":
             return True
@@ -123,7 +124,7 @@ class Grounding:
                 reason = "other" if kind.obstacle == "reason" else self._pick(_REASONS)
                 return replace(request, first=replace(request.first, reason=reason))
             case "address":
-                return replace(request, first=replace(request.first, **self._destination(order)))
+                return replace(request, first=self._destination(request.first, order))
             case "payment":
                 method = self._other_method(order, kind)
                 return replace(request, first=replace(request.first, method=method)) if method else None
@@ -143,7 +144,9 @@ class Grounding:
         described = kind.obstacle in ("none", "method", "stock") and self._chance(DESCRIBED_SHARE)
         described = described and order.order_id not in self._used
         pool = self._customer.everything
-        described = described and len(items) <= 2 and all(self._customer.named(item, pool) for item in items)
+        described = (
+            described and len(items) <= 2 and all(self._customer.named(item, pool) is not None for item in items)
+        )
         described = described and not (name == "return" and len(items) == len(order.items) > 1)
         if not described and not all(self._customer.named(item, order.items) for item in items):
             return None
@@ -157,8 +160,8 @@ class Grounding:
             chosen.append(self._pick(options))
         wish = Wish(name, order, items, tuple(chosen))
         method = self._refund(order, kind) if name == "return" else self._payer(wish)
-        wish = self._told(replace(wish, method=method), kind) if method else None
-        return Request(wish, described=described, obstacle=kind.obstacle) if wish else None
+        told = self._told(replace(wish, method=method), kind) if method else None
+        return Request(told, described=described, obstacle=kind.obstacle) if told else None
 
     def _items(self, order: Order, name: str, kind: Kind) -> tuple[OrderItem, ...]:
         if kind.correction == "drop":
@@ -177,7 +180,8 @@ class Grounding:
         return items if len({item.item_id for item in order.items}) == len(order.items) else ()
 
     def _has_twin(self, item: OrderItem) -> bool:
-        return sum(other.product_id == item.product_id for other in self._customer.everything) > 1
+        twins = [other for other in self._customer.everything if other.product_id == item.product_id]
+        return len(twins) > 1
 
     def _variants(self, item: OrderItem, sold_out: bool = False) -> list[Variant]:
         variants = self._customer.db.products[item.product_id].variants.values()
@@ -200,7 +204,7 @@ class Grounding:
         """A method that settles the price difference."""
         if wish.order is None:
             return ""
-        original = wish.order.payment_history[0].payment_method_id
+        original = str(wish.order.payment_history[0].payment_method_id)
         due = difference(wish)
         able = [method for method in self._customer.user.payment_methods if affords(self._customer.user, method, due)]
         if original in able and self._chance(ORIGINAL_SHARE):
@@ -247,7 +251,9 @@ class Grounding:
 
     def _friends(self) -> Request | None:
         orders = [order for other in self._others for order in other.orders if order.status == "pending"]
-        return Request(Wish("cancel", self._pick(orders), reason=self._pick(_REASONS)), obstacle="customer") if orders else None
+        if not orders:
+            return None
+        return Request(Wish("cancel", self._pick(orders), reason=self._pick(_REASONS)), obstacle="customer")
 
     def _other_product(self, order: Order, items: tuple[OrderItem, ...]) -> Request | None:
         products = [p for p in self._customer.db.products.values() if p.product_id != items[0].product_id]
@@ -259,11 +265,11 @@ class Grounding:
         wish = Wish("exchange", order, items, (self._pick(variants),), original, product=product.name)
         return Request(wish, obstacle="product")
 
-    def _destination(self, order: Order) -> dict[str, object]:
+    def _destination(self, wish: Wish, order: Order) -> Wish:
         home = self._customer.user.address
         if home != order.address and self._chance(PROFILE_SHARE):
-            return {"address": home.model_dump(), "profile": True}
-        return {"address": self._new_address()}
+            return replace(wish, address=home.model_dump(), profile=True)
+        return replace(wish, address=self._new_address())
 
     def _new_address(self) -> Address:
         """A house that nobody lives in, in a town of the world."""
@@ -279,7 +285,9 @@ class Grounding:
         match kind.correction:
             case "choice":
                 others = [v for v in self._variants(first.items[0]) if v.item_id != first.choices[0].item_id]
-                others = [v for v in others if affords(self._customer.user, first.method, v.price - first.items[0].price)]
+                others = [
+                    v for v in others if affords(self._customer.user, first.method, v.price - first.items[0].price)
+                ]
                 corrected = replace(first, choices=(self._pick(others),)) if others else None
             case "drop":
                 kept = self._pick(first.items)
@@ -302,4 +310,5 @@ class Grounding:
 
 def difference(wish: Wish) -> float:
     """What the new variants cost more than the old items."""
-    return round(sum(v.price for v in wish.choices) - sum(item.price for item in wish.items), 2)
+    new, old = sum(v.price for v in wish.choices), sum(item.price for item in wish.items)
+    return float(round(new - old, 2))

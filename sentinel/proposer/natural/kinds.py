@@ -37,9 +37,9 @@ class Kind(BaseModel):
     """What the user tells only when asked."""
     correction: Literal["none", "choice", "drop", "address", "declined"] = "none"
     """What the user takes back when asked to confirm."""
-    obstacle: Literal[
-        "none", "status", "reason", "partial", "method", "balance", "stock", "product", "customer"
-    ] = "none"
+    obstacle: Literal["none", "status", "reason", "partial", "method", "balance", "stock", "product", "customer"] = (
+        "none"
+    )
     """Why policy forbids the first request: the right answer is to refuse it."""
     question: Literal["none", "total", "tracking", "price", "refund", "difference"] = "none"
     """What the user wants to be told besides."""
@@ -59,9 +59,9 @@ class Kind(BaseModel):
             return "ask"
         if self.obstacle != "none":
             return "refuse"
-        twists = {self.correction: "correct", self.reference: "similar", self.method: "refund_method"}
-        found = next((twists[twist] for twist in (self.correction, self.reference, self.method) if twist not in _USUAL), "")
-        return found or {"several": "two_requests", "transfer": "transfer", "ask": "tell"}.get(self.family, "base")
+        twists = {"correct": self.correction, "similar": self.reference, "refund_method": self.method}
+        usual = {"several": "two_requests", "transfer": "transfer", "ask": "tell"}.get(self.family, "base")
+        return next((skill for skill, twist in twists.items() if twist not in _USUAL), usual)
 
     def knobs(self) -> dict[str, str | int | bool]:
         """The knobs that a task of this kind is recorded with; what is drawn for one task is added to them."""

@@ -1,6 +1,6 @@
 """The words of natural requests: for the scripted user as intents, for an LLM user in tau2's four fields.
 
-Both come from the same draw: the user's sentences are spoken in the first person, the scenario tells them in the second.
+Both come from the same draw: the user speaks in the first person, and the scenario tells the same in the second.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class Wording:
             if each.facts and request.withheld != "identity":
                 parts.append(f"Tell only when you are asked: {second_person(' '.join(each.facts.values()))}")
             if each.correction:
-                parts.append(f"When the agent asks you to confirm, you change your mind: {second_person(each.correction.told)}")
+                correction = second_person(each.correction.told)
+                parts.append(f"When the agent asks you to confirm, you change your mind: {correction}")
             if request.obstacle != "none":
                 parts.append("If the agent cannot do it, accept that, and do not agree to anything else in its place.")
             if each.follow_up:
@@ -190,7 +191,8 @@ class Wording:
 
     def _items_key(self, key: str, request: Request) -> str:
         wish = request.first
-        if wish.kind == "return" and wish.order and len(wish.items) == len(wish.order.items) > 1 and not request.described and request.correction == "none":
+        whole = wish.order is not None and len(wish.items) == len(wish.order.items) > 1
+        if wish.kind == "return" and whole and not request.described and request.correction == "none":
             return "return_all"
         if len(wish.items) == 2:
             key += "_two"
@@ -217,12 +219,10 @@ class Wording:
 
     def _choice(self, wish: Wish, place: int) -> str:
         item, variant = wish.items[place], wish.choices[place]
-        options = changes(item, variant)
-        full = self._words.chance(FULL_SHARE)
-        return self._words.phrase("choice", "full" if full else "difference", changes=listed(variant.options if full else options))
+        if self._words.chance(FULL_SHARE):
+            return self._words.phrase("choice", "full", changes=listed(variant.options))
+        return self._words.phrase("choice", "difference", changes=listed(changes(item, variant)))
 
 
 def _joined(sentences: Sequence[Sentence], *, told: bool) -> str:
     return " ".join(sentence.told if told else sentence.spoken for sentence in sentences)
-
-

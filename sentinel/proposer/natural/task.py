@@ -1,7 +1,7 @@
 """A natural task: a customer drawn from a world, requests grounded, the gold answer executed, and words last.
 
-    maker = NaturalTasks(shared_people(World.tau2(), benchmark_users()))
-    task = maker.make(kind, rng, task_id="01-explore-003", origin=Origin(kind="general"))     # None: nobody fits
+maker = NaturalTasks(shared_people(World.tau2(), benchmark_users()))
+task = maker.make(kind, rng, task_id="01-explore-003", origin=Origin(kind="general"))     # None: nobody fits
 """
 
 from __future__ import annotations

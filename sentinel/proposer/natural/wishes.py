@@ -1,7 +1,7 @@
 """What a customer wants, grounded in the world, and how the things in it can be told apart.
 
-    customer = Customer.of(scene, "yusuf_rossi_9620")
-    customer.named(item, pool)          # "desk lamp", or "desk lamp with color black", or None: ambiguous
+customer = Customer.of(scene, "yusuf_rossi_9620")
+customer.named(item, pool)          # "desk lamp", or "desk lamp with color black", or None: ambiguous
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ class Customer:
         """The least that tells an item from the others of the pool; `None` where nothing does."""
         rivals = [other for other in pool if other.name == item.name and other is not item]
         telling = [
-            name
-            for name, value in item.options.items()
-            if any(other.options.get(name) != value for other in rivals)
+            name for name, value in item.options.items() if any(other.options.get(name) != value for other in rivals)
         ]
         if any(other.options == item.options for other in rivals):
             return None
