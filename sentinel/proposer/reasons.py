@@ -45,7 +45,6 @@ class Reason(StrEnum):
     breaks_one_customer = "breaks_one_customer"
     breaks_same_item = "breaks_same_item"
     breaks_after_transfer = "breaks_after_transfer"
-    breaks_once = "breaks_once"
     needless_transfer = "needless_transfer"
     forbidden_write = "forbidden_write"
     """The gold answer makes a write that the task itself calls a temptation."""

@@ -13,11 +13,6 @@ from sentinel.records import Json, Task, ToolCall
 _FIND = ("find_user_id_by_email", "find_user_id_by_name_zip")
 _PRIVATE = frozenset({"get_user_details", "get_order_details"})
 _TRANSFER = "transfer_to_human_agents"
-_ONCE = {
-    "exchange_delivered_order_items": "an exchange",
-    "modify_pending_order_items": "a change of items",
-    "return_delivered_order_items": "a return",
-}
 
 
 def policy(candidate: Task, bench: Bench) -> Rejection | None:
@@ -28,7 +23,6 @@ def policy(candidate: Task, bench: Bench) -> Rejection | None:
 
 def _breaches(task: Task, case: Case) -> Iterator[Rejection]:
     customer, transferred = "", False
-    done: set[tuple[str, Json]] = set()
     for call, result in zip(task.gold, case.gold.results, strict=True):
         if call.name in _FIND:
             customer = str(result.value)
@@ -40,9 +34,6 @@ def _breaches(task: Task, case: Case) -> Iterator[Rejection]:
             continue
         if rule := broken_by(call, customer, _owner(call, case), transferred):
             yield Rejection(Reason(f"breaks_{rule}"), f"{call.name}({call.arguments})")
-        if (once := (call.name, call.arguments.get("order_id"))) in done and call.name in _ONCE:
-            yield Rejection(Reason.breaks_once, f"{_ONCE[call.name]} of {once[1]} a second time")
-        done.add(once)
     if transferred and case.writes:
         yield Rejection(Reason.needless_transfer, "what can be done is not handed over")
     if any(call in task.temptations for call in case.writes):
