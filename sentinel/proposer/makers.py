@@ -88,10 +88,17 @@ class NaturalMaker(NaturalTasks):
 
     redraws, talking = 40, True
 
-    def __init__(self, cast: Cast, orders: int | None = None) -> None:
-        """`orders` is what a customer has at most; kinds that need more are left out."""
+    def __init__(self, cast: Cast, orders: int | None = None, others: bool = True) -> None:
+        """Kinds that the world has no room for are left out.
+
+        Args:
+            cast: draws people.
+            orders: what a customer has at most.
+            others: whether anybody else has orders.
+        """
         super().__init__(cast)
-        self._kinds = tuple(kind for kind in natural_kinds() if orders is None or len(kind.requests) <= orders)
+        fitting = (kind for kind in natural_kinds() if orders is None or len(kind.requests) <= orders)
+        self._kinds = tuple(kind for kind in fitting if others or kind.obstacle != "customer")
 
     @property
     def kinds(self) -> Sequence[Kind]:
@@ -134,9 +141,11 @@ def open_maker(environment: Environment, world: World) -> Maker:
     """The generator for an experiment's world; in tau2's, only users that no benchmark task uses."""
     if environment.world.type == "tau2":
         return NaturalMaker(shared_people(world, benchmark_users()))
-    if environment.world.ids == "natural":
-        return NaturalMaker(synthetic_people(world, environment.world), max(2, environment.world.orders - 1))
-    return PlainTasks(synthetic_scenes(world, environment.world))
+    settings = environment.world
+    if settings.ids == "natural":
+        others = (settings.orders - 1) % settings.users != 0
+        return NaturalMaker(synthetic_people(world, settings), max(2, settings.orders - 1), others)
+    return PlainTasks(synthetic_scenes(world, settings))
 
 
 def ids_name_people(environment: Environment) -> bool:

@@ -87,6 +87,15 @@ class Reason(StrEnum):
 
     same_solution = "same_solution"
 
+    no_rewording = "no_rewording"
+    """The language model gave no words that can be used."""
+    contradicts_gold = "contradicts_gold"
+    """It named something that the gold answer is not about."""
+    reveals_withheld = "reveals_withheld"
+
+    no_lift = "no_lift"
+    """The policy fails on the pattern's tasks no more often than on the control tasks: they do not hit it."""
+
     never_solved = "never_solved"
     """Parked rather than condemned: a later policy may be ready for it."""
     always_solved = "always_solved"
@@ -113,6 +122,8 @@ _REASONS: Mapping[Gate, tuple[Reason, ...]] = {
     Gate.end_state: (Reason.order_matters, Reason.item_order_matters),
     Gate.mutants: (Reason.mutant_succeeds,),
     Gate.dialogue: (Reason.unsolved_by_talking,),
+    Gate.rewriting: (Reason.no_rewording, Reason.contradicts_gold, Reason.reveals_withheld),
+    Gate.lift: (Reason.no_lift,),
     Gate.solvability: (Reason.never_solved, Reason.always_solved),
 }
 GATE_OF: Mapping[Reason, Gate] = MappingProxyType(

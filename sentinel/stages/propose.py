@@ -12,12 +12,14 @@ from pathlib import Path
 
 from sentinel.artifacts import read_json, read_jsonl, write_json, write_jsonl
 from sentinel.env.overlay import World
-from sentinel.errors import StageError
+from sentinel.llm.chat import open_chat
+from sentinel.llm.structured import Memory
 from sentinel.proposer.frontier import Play
 from sentinel.proposer.gates import Bench
 from sentinel.proposer.leakage import Manifest, signature
 from sentinel.proposer.makers import open_maker
-from sentinel.proposer.propose import Proposal, generating, propose, targets
+from sentinel.proposer.propose import Proposal, Reword, generating, propose, targets
+from sentinel.proposer.rewrite import Rewriter
 from sentinel.records import Directive, Pattern, Task, Trajectory
 from sentinel.rollout.arena import open_world
 from sentinel.rollout.episode import Assignment, Played
@@ -30,8 +32,6 @@ from sentinel.stages.playing import opened
 def run(context: Context) -> None:
     """Make the tasks of one iteration."""
     settings, inputs = context.spec.proposer, context.inputs
-    if settings.type != "grammar":
-        raise StageError("proposer.type: this version words requests with `type: grammar` only, found 'llm'")
     world = open_world(context.spec.environment, inputs["tasks"])
     seed = (context.spec.seed, "propose", context.iteration)
     directive = read_json(inputs["control"] / "directive.json", Directive)
@@ -46,6 +46,8 @@ def run(context: Context) -> None:
             seed,
             settings.gates.solvability,
             _player(context, stack.enter_context(opened(context))) if settings.gates.solvability else None,
+            settings.gates.least_lift,
+            _rewriter(context, world) if settings.type == "llm" else None,
         )
     _write(context.output, proposal)
     context.progress.say(_summary(proposal))
@@ -57,6 +59,12 @@ def _bench(context: Context, world: World, talking: bool) -> Bench:
     earlier = _unique(read_jsonl(tasks / "general.jsonl", Task), read_jsonl(context.inputs["pool"], Task))
     archive = {signature(task, world) for task in earlier}
     return Bench(world, read_json(tasks / "manifest.json", Manifest), archive, talking)
+
+
+def _rewriter(context: Context, world: World) -> Reword:
+    """The model that words requests; its answers are kept in the state, so that a killed stage asks none twice."""
+    chat = open_chat(context.profile.endpoints, "proposer", model=context.spec.proposer.model or "")
+    return Rewriter(chat, world, Memory(context.state / "chat")).reword
 
 
 def _unique(*pools: Sequence[Task]) -> list[Task]:

@@ -108,6 +108,7 @@ def measure(count: int, sample: int) -> dict[str, Any]:
     """Both worlds."""
     held_out = manifest(benchmark_tasks("tau2-base"), World.tau2(), entities=True)
     result: dict[str, Any] = {"tau2_base": coverage(benchmark_tasks("tau2-base"))}
+    worlds: dict[str, tuple[World, Tau2World | SyntheticWorld]]
     worlds = {"tau2": (World.tau2(), Tau2World(type="tau2")), "synthetic": (World.from_data({}), SYNTHETIC)}
     for name, (world, settings) in worlds.items():
         proposal, seconds = made(world, settings, count, held_out)
