@@ -15,11 +15,12 @@ class Alarm(StrEnum):
     length = "length"
     void = "void"
     informative = "informative"
+    exhausted = "exhausted"
     ratio = "ratio"
     dev_drop = "dev_drop"
 
 
-STOPPING = frozenset({Alarm.kl, Alarm.void, Alarm.dev_drop})
+STOPPING = frozenset({Alarm.kl, Alarm.void, Alarm.exhausted, Alarm.dev_drop})
 """Alarms after which the run ends, and the best policy so far is the result."""
 
 MEANING: Mapping[Alarm, str] = MappingProxyType(
@@ -34,6 +35,8 @@ MEANING: Mapping[Alarm, str] = MappingProxyType(
         "simulator or the engine (their reasons stand in metrics.jsonl), then run again",
         Alarm.informative: "nearly all groups succeed or fail as a whole, so most episodes are paid for nothing: use "
         "easier or harder tasks (proposer.gates.solvability), a larger trainer.group_size, or more trainer.refills",
+        Alarm.exhausted: "no group of three steps running had different rewards, so nothing is learnt any more: the "
+        "policy has collapsed (lower trainer.learning_rate), or the tasks are all too easy or too hard for it",
         Alarm.ratio: "engine and trainer disagree about the probabilities of many tokens: compare their precision and "
         "templates, and see that the engine has taken over the last weights; trainer.importance_cap bounds the harm",
         Alarm.dev_drop: "the dev tasks are solved clearly less often than before: the reward of training is not what "

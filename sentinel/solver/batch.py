@@ -121,8 +121,8 @@ def _stack(rows: Sequence[Sequence[_Piece]], device: torch.device, packed: bool)
             at[row] += length
     kinds = (np.int64, np.int64, np.int64, np.float32, np.float32, np.float32)
     flat = [np.concatenate(part).astype(kind) for part, kind in zip(zip(*parts, strict=True), kinds, strict=True)]
-    tensors = [torch.from_numpy(each).to(device) for each in (ids, *flat)]
-    return MicroBatch(*tensors, positions=torch.from_numpy(positions).to(device) if packed else None)
+    tensors = [torch.from_numpy(each).to(device) for each in (ids, *flat, *([positions] if packed else []))]
+    return MicroBatch(*tensors)
 
 
 def _rows(pieces: Sequence[_Piece], packed: bool) -> list[list[_Piece]]:

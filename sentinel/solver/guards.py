@@ -18,6 +18,8 @@ from sentinel.solver.alarms import MEANING, STOPPING, Alarm
 from sentinel.solver.metrics import StepMetrics
 from sentinel.spec.trainer import Alarms
 
+EXHAUSTED = 3
+"""Steps running without an informative group, after which the run ends."""
 MAX_NOT_FINITE = 3
 """Steps with a loss or gradient that is not finite, after which the run ends."""
 
@@ -52,6 +54,7 @@ def alarms(history: Sequence[StepMetrics], limits: Alarms, best: float | None) -
         or _below(last.tokens, first.tokens, 1.0 / limits.length),
         Alarm.void: len(history) > 1 and all(void_share(each) > limits.void for each in history[-2:]),
         Alarm.informative: last.informative_share < limits.informative,
+        Alarm.exhausted: len(history) >= EXHAUSTED and not any(each.informative for each in history[-EXHAUSTED:]),
         Alarm.ratio: last.ratio_off is not None and last.ratio_off > limits.ratio,
         Alarm.dev_drop: last.dev is not None and best is not None and last.dev < best - limits.dev_drop,
     }

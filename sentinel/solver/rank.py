@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 ADDRESS, KEY = "SENTINEL_RANK_ADDRESS", "SENTINEL_RANK_KEY"
 
@@ -31,8 +31,8 @@ class Setup:
 
     policy: str
     """Folder of the iteration's first policy."""
-    dtype: str
-    device: str
+    dtype: Literal["float32", "bfloat16"]
+    device: Literal["cpu", "cuda"]
     settings: str
     """The trainer's section of the spec, as JSON."""
     place: str
@@ -46,6 +46,11 @@ def environment(rank: int, local: int, world: int, rendezvous: str, device: str)
     found = {"RANK": rank, "LOCAL_RANK": local, "WORLD_SIZE": world, "MASTER_ADDR": host, "MASTER_PORT": port}
     accelerator = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     return {name: str(value) for name, value in found.items()} | accelerator
+
+
+def cuda() -> bool:
+    """Whether this rank has a GPU."""
+    return "DS_ACCELERATOR" not in os.environ
 
 
 class Rank:
@@ -63,8 +68,8 @@ class Rank:
 
         self.settings = Trainer.model_validate_json(setup.settings)
         place = DeepSpeedTrainer.model_validate_json(setup.place)
-        self.device = torch.device(setup.device, int(os.environ["LOCAL_RANK"]) if setup.device == "cuda" else None)
-        model = load_policy(Path(setup.policy), str(self.device), setup.dtype).model  # type: ignore[arg-type]
+        self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda() else torch.device("cpu")
+        model = load_policy(Path(setup.policy), str(self.device), setup.dtype).model
         if lora := self.settings.lora:
             attach(model, rank=lora.rank, alpha=lora.alpha, modules=lora.modules, seed=setup.adapters_seed)
         self._reference = reference_scores(model, self.settings)
@@ -140,10 +145,9 @@ def join() -> None:
     import torch.distributed as dist
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    cuda = "DS_ACCELERATOR" not in os.environ
-    if cuda:
+    if cuda():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda() else "gloo")
     address = os.environ.get(ADDRESS)
     connection = Client(address, authkey=bytes.fromhex(os.environ[KEY])) if address else None
     try:

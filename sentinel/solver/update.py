@@ -61,7 +61,7 @@ def checkpointed(model: PreTrainedModel) -> None:
     """Compute activations again in the backward pass; transformers does so in training mode only."""
     if getattr(model.config, "attention_dropout", 0.0):
         model.config.attention_dropout = 0.0
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
 
 

@@ -40,8 +40,8 @@ def random_case(seed: int) -> Case:
     prompts = [rng.integers(1, VOCABULARY, int(rng.integers(2, 9))) for _ in range(rows)]
     answers = [rng.integers(1, VOCABULARY, int(rng.integers(3, LENGTH))) for _ in range(rows)]
     sampled = [np.where(rng.random(len(answer)) < 0.6, True, False) for answer in answers]
-    for mask in sampled:
-        mask[0] = True
+    for each in sampled:
+        each[0] = True
     logprobs = [rng.normal(-3.0, 0.4, len(answer)).astype(np.float32) for answer in answers]
     old = [each + rng.normal(0.0, 0.3, len(each)).astype(np.float32) for each in logprobs]
     advantages = rng.normal(size=rows).astype(np.float32)
