@@ -98,7 +98,7 @@ class Sabotage:
         self._tamper = tamper
 
     def over(self, model: object) -> Callable[..., list[Played]]:
-        game = WordGame(model)  # type: ignore[arg-type]
+        game = WordGame(model)
 
         def play(assignments: Sequence[Assignment], *, policy: str) -> list[Played]:
             played = game(assignments, policy=policy)

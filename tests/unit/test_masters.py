@@ -31,7 +31,7 @@ def samples(seed: int = 0, count: int = 6) -> list[Sample]:
 def logprobs(model: torch.nn.Module) -> torch.Tensor:
     (batch,) = micro_batches(samples(3), max_tokens=10_000)
     with torch.no_grad():
-        return score(model, batch, temperature=1.0).logprobs  # type: ignore[arg-type]
+        return score(model, batch, temperature=1.0).logprobs
 
 
 def test_steps_too_small_for_bf16_add_up_in_the_masters() -> None:
