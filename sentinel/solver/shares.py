@@ -125,6 +125,7 @@ class Zero:
     def __init__(self, scorer: Scorer, settings: Settings, place: DeepSpeedTrainer, dtype: torch.dtype) -> None:
         import deepspeed
 
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo does; it would be compiled for minutes
         self._scorer = scorer
         self._names = {name: each for name, each in scorer.policy.named_parameters() if each.requires_grad}
         self._engine, *_ = deepspeed.initialize(
