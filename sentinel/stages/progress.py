@@ -83,7 +83,8 @@ class Progress:
 
     def _print(self, more: str) -> None:
         self._printed = time.monotonic()
-        self.say(", ".join(part for part in (f"{self._done}/{self._total} {self._unit}", more, self._pace()) if part))
+        pace = "" if f"{self._unit}/s" in more else self._pace()
+        self.say(", ".join(part for part in (f"{self._done}/{self._total} {self._unit}", more, pace) if part))
 
     def _pace(self) -> str:
         """Seconds per unit of slow things, units per second of fast ones."""
