@@ -21,11 +21,11 @@ def test_an_episode_is_copied_token_by_token(name: str) -> None:
     task, where = made(name), arena()
     played = acted(task, expert(task), where)
     (copied,) = imitated(played.trajectory.messages, where)
-    length = len(copied.ids)
     original = played.tokens
-    assert copied.ids.tolist() == original.ids[:length].tolist()
-    assert copied.sampled.tolist() == original.sampled[:length].tolist()
-    assert not original.sampled[length:].any()
+    length = len(original.ids)
+    assert copied.ids[:length].tolist() == original.ids.tolist()
+    assert copied.sampled[:length].tolist() == original.sampled.tolist()
+    assert not copied.sampled[length:].any()  # the words with which the user leaves
     assert not copied.logprobs.any()
 
 

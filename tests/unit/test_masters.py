@@ -81,7 +81,7 @@ def test_packed_rows_keep_their_samples_apart() -> None:
             (int(target), round(float(behaviour), 5), float(value))
             for batch in batches
             for target, behaviour, value in zip(
-                batch.targets, batch.behaviour, score(model, batch, temperature=1.0).logprobs, strict=True
+                batch.targets, batch.behaviour, score(model, batch, temperature=1.0).logprobs.detach(), strict=True
             )
         ]
         found.append(sorted(rows))
