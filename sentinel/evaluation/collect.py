@@ -19,7 +19,7 @@ from typing import NamedTuple
 from sentinel.artifacts import read_json, read_jsonl, require
 from sentinel.errors import ArtifactError
 from sentinel.evaluation.metrics import EvaluationMetrics
-from sentinel.records import Directive, Failure, Json, Lift, Party, Pattern, Tally, Trial
+from sentinel.records import Directive, Failure, Json, Lift, Party, Pattern, PatternLift, Tally, Trial
 
 LogLine = dict[str, Json]
 """One step of training: `step`, `reward`, `informative_share`, `loss`, `kl`, `entropy`, `episodes`, …"""
@@ -50,8 +50,8 @@ class Iteration:
     """Found in this iteration's diagnosis, the greatest support first."""
     ordered: dict[str, int] = field(default_factory=dict)
     """Pattern id -> tasks that the directive asks for."""
-    lifts: dict[str, float] = field(default_factory=dict)
-    """Pattern id -> how much more often the policy fails on tasks made for it than on untargeted ones."""
+    lifts: dict[str, str] = field(default_factory=dict)
+    """Pattern id -> how much more often the policy fails on tasks made for it than on controls, in words."""
     mistakes: dict[str, int] = field(default_factory=dict)
     """Kind of the decisive mistake, or the party at fault if it is not the agent -> failed diagnosis episodes."""
     candidates: Tally = field(default_factory=lambda: Tally(requested=0, kept=0))
@@ -100,10 +100,16 @@ def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
         patterns=sorted(patterns, key=lambda pattern: (-pattern.support, pattern.id)),
         ordered={quota.pattern: quota.tasks for quota in directive.quotas},
         mistakes=_mistakes(read_jsonl(control / "failures.jsonl", Failure, may_be_empty=True)),
-        lifts={pattern: found.lift for pattern, found in lift.patterns.items() if found.lift is not None},
+        lifts={pattern: _lift(found) for pattern, found in lift.patterns.items() if found.lift is not None},
         candidates=read_json(propose / "yield.json", Tally),
         training=training,
     )
+
+
+def _lift(found: PatternLift) -> str:
+    """The lift in words, with its interval: `1.8× [1.2, 2.6]`."""
+    span = f" [{found.interval[0]:.1f}, {found.interval[1]:.1f}]" if found.interval else ""
+    return f"{found.lift or 0.0:.1f}×{span}" + (", no lift" if found.lift is not None and found.lift <= 1 else "")
 
 
 def _mistakes(failures: list[Failure]) -> dict[str, int]:
