@@ -69,8 +69,8 @@ class Moment(NamedTuple):
     """As the diagnosis found it; `None` where it did not."""
     ordered: int
     """Tasks ordered for it."""
-    lift: float | None
-    """How many times as often the policy fails on those as on untargeted ones."""
+    lift: str | None
+    """How many times as often the policy fails on those as on controls, in words."""
     fate: Fate
     """How its tasks went."""
 
