@@ -16,7 +16,7 @@ from sentinel.errors import Fault, SpecError
 from sentinel.spec.models import ExperimentSpec
 from sentinel.spec.profile import LlmRole, ProfileSpec
 
-UNBUILT: dict[LlmRole, str] = {"controller": "deterministic", "proposer": "grammar"}
+UNBUILT: dict[LlmRole, str] = {"proposer": "grammar"}
 """Roles that a spec may give to a language model, but no stage plays yet; and the type that there is instead."""
 
 
