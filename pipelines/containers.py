@@ -21,8 +21,8 @@ from sentinel.errors import StageError
 from sentinel.pipelines.place import SCRATCH
 from sentinel.spec.cluster import Cluster
 
-CREDENTIALS = "AWS_"
-"""Environment variables that containers are given: how they begin."""
+CREDENTIALS = frozenset(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
+"""Environment variables that containers are given in any case; others of their kind name files of this machine."""
 LABEL = "sentinel.run"
 GRACE = 15
 """Seconds that a container has to end after a SIGTERM."""
@@ -70,8 +70,8 @@ def _docker_runner(cluster: Cluster, home: Path, label: str) -> Any:
 
 def credentials(cluster: Cluster) -> dict[str, str]:
     """What stands for the cluster's secrets here: variables of this shell, by the names that the profile gives."""
-    named = {variable for secret in cluster.secrets for variable in secret.env}
-    return {name: value for name, value in os.environ.items() if name in named or name.startswith(CREDENTIALS)}
+    named = CREDENTIALS.union(*(secret.env for secret in cluster.secrets))
+    return {name: value for name, value in os.environ.items() if name in named}
 
 
 def _client() -> Any:
