@@ -21,8 +21,9 @@ def test_containers_are_given_credentials_and_nothing_else_of_this_shell(monkeyp
     assert credentials(CLUSTER) == {"AWS_ACCESS_KEY_ID": "value", "HF_TOKEN": "value"}
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a socket that docker's SDK forgets
 def test_no_daemon_is_said_with_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    with pytest.raises(StageError, match=r"no docker daemon answers: [\s\S]*--runner subprocess"):
-        with runner(CLUSTER, ["sentinel-trainer:dev"], tmp_path):
-            raise AssertionError("it began")
+    message = pytest.raises(StageError, match=r"no docker daemon answers: [\s\S]*--runner subprocess")
+    with message, runner(CLUSTER, ["sentinel-trainer:dev"], tmp_path):
+        raise AssertionError("it began")
