@@ -257,6 +257,21 @@ def submit(
         emit(document)
 
 
+@app.command(rich_help_panel=RUNS)
+def pull(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Kubeflow's id of a run.", show_default=False)],
+    profile: Annotated[str, typer.Option(envvar="SENTINEL_PROFILE", help="The profile that names its bucket.")] = "gpu",
+    as_json: Json = False,
+) -> None:
+    """Take everything that a run has made into this checkout; nothing is executed."""
+    from sentinel.pipelines.pull import pull
+
+    pulled = pull(run, profile)
+    show(pulled.summary(), as_json)
+    if as_json:
+        emit(pulled._asdict())
+
+
 @app.command(rich_help_panel=CHECKS)
 def doctor(
     profile: Annotated[str, typer.Option(envvar="SENTINEL_PROFILE", help="Where runs shall happen.")] = "gpu",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 EXTRAS: Mapping[str, str] = {
+    "docker": "kfp",
     "dvc": "dvc",
     "httpx": "servers",
     "kfp": "kfp",
