@@ -20,7 +20,7 @@ from sentinel.artifacts import read_json, read_jsonl, require
 from sentinel.errors import ArtifactError
 from sentinel.evaluation.fates import Fate, fates
 from sentinel.evaluation.metrics import EvaluationMetrics
-from sentinel.records import Directive, Failure, Json, Lift, Party, Pattern, Review, Tally, Trial
+from sentinel.records import Directive, Failure, Json, Lift, Party, Pattern, PatternLift, Review, Tally, Trial
 
 LogLine = dict[str, Json]
 """One step of training: `step`, `reward`, `informative_share`, `loss`, `kl`, `entropy`, `episodes`, …"""
@@ -51,8 +51,8 @@ class Iteration:
     """Found in this iteration's diagnosis, the greatest support first."""
     ordered: dict[str, int] = field(default_factory=dict)
     """Pattern id -> tasks that the directive asks for."""
-    lifts: dict[str, float] = field(default_factory=dict)
-    """Pattern id -> how much more often the policy fails on tasks made for it than on untargeted ones."""
+    lifts: dict[str, str] = field(default_factory=dict)
+    """Pattern id -> how much more often the policy fails on tasks made for it than on controls, in words."""
     parties: dict[str, int] = field(default_factory=dict)
     """Party at fault -> failed diagnosis episodes."""
     mistakes: dict[str, int] = field(default_factory=dict)
@@ -112,10 +112,16 @@ def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
         mistakes=_mistakes(failures),
         fates=fates(rollout, lift, train),
         review=directive.review,
-        lifts={pattern: found.lift for pattern, found in lift.patterns.items() if found.lift is not None},
+        lifts={pattern: _lift(found) for pattern, found in lift.patterns.items() if found.lift is not None},
         candidates=read_json(propose / "yield.json", Tally),
         training=training,
     )
+
+
+def _lift(found: PatternLift) -> str:
+    """The lift in words, with its interval: `1.8× [1.2, 2.6]`."""
+    span = f" [{found.interval[0]:.1f}, {found.interval[1]:.1f}]" if found.interval else ""
+    return f"{found.lift or 0.0:.1f}×{span}" + (", no lift" if found.lift is not None and found.lift <= 1 else "")
 
 
 def _mistakes(failures: list[Failure]) -> dict[str, int]:

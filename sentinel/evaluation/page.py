@@ -69,7 +69,7 @@ class Moment(NamedTuple):
     """As the diagnosis found it; `None` where it did not."""
     ordered: int
     """Tasks ordered for it."""
-    lift: float | None
+    lift: str | None
     """How many times as often the policy fails on those as on untargeted ones."""
     fate: Fate
     """How its tasks went."""

@@ -301,6 +301,14 @@ class Gates(Section):
 
     solvability: Solvability | None = None
     """Probe candidates with the current policy; costs rollouts of the budget."""
+    least_lift: Annotated[float, Field(gt=0.0)] | None = None
+    """A pattern on whose probed tasks the policy fails less than so many times as often as on controls has no quota."""
+
+    @model_validator(mode="after")
+    def _lift_is_probed(self) -> Gates:
+        if self.least_lift is not None and self.solvability is None:
+            raise ValueError("least_lift: is measured by probing; set gates.solvability as well")
+        return self
 
 
 class Proposer(Section):
