@@ -301,6 +301,10 @@ class Failure(Record):
     trial: int
     knobs: dict[str, str | int | bool]
     """Those of the task, and the traits that they leave open."""
+    tools: tuple[str, ...] = ()
+    """Tools that the task brings into play: its gold answer calls them, or a careless agent is tempted to."""
+    made_for: str | None = None
+    """The pattern that the task was made for."""
     labels: tuple[Label, ...]
     decisive: int
     """Index into `labels` of the first step from which the episode could not succeed."""
@@ -336,29 +340,71 @@ class Pattern(Record):
     """A recurring error: what happens, with which tools and arguments, and under which condition."""
 
     id: str
-    """Stable across iterations: a hash of category, tool, argument and condition."""
+    """Stable across iterations: a hash of category, tool, argument and condition; merged ones have their first's."""
     category: LabelKind
     description: str
     tools: tuple[str, ...]
     arguments: tuple[str, ...]
     condition: dict[str, str | int | bool]
     """Values of task knobs under which it occurs, found by contrast with the successes."""
+    in_play: tuple[str, ...] = ()
+    """Those of its tools that every task which shows it brings into play."""
     support: int
     contrast: Contrast
     evidence: tuple[Evidence, ...]
     status: PatternStatus
     priority: float
+    name: str = ""
+    """A few words of a language model, if one was asked; so is the explanation. Neither is evidence."""
+    explanation: str = ""
+    merged: tuple[str, ...] = ()
+    """Ids of other patterns that are this one in other clothes; support, contrast and evidence include theirs."""
+
+
+class Constraints(Part):
+    """What every task of a quota must have, in terms that a generator can execute and anybody can check."""
+
+    tools: tuple[str, ...] = ()
+    """Tools that the task brings into play."""
+    state: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Conditions on the customer's records (`orders`, `methods`, `twins`, `payment`; see `sentinel.env.traits`)."""
+    knobs: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Difficulty knobs, as the generator knows them (`condition`, `withheld`, `items`, …)."""
+
+    @property
+    def values(self) -> dict[str, str | int | bool]:
+        """State and knobs together: the characteristics that a task must have."""
+        return self.state | self.knobs
 
 
 class Quota(Part):
     """An order to the Proposer: so many tasks for this pattern."""
 
     pattern: str
+    merged: tuple[str, ...] = ()
+    """Other patterns that the same tasks are for."""
     tasks: Annotated[int, Field(ge=0)]
-    constraints: dict[str, str | int | bool]
-    """Task knobs that the generated tasks must have; executable by the Proposer's generator."""
+    constraints: Constraints
     instruction: str
     """The same in words (the paper's natural-language directive)."""
+
+
+class Review(Part):
+    """What a language model made of the patterns, and what of its claims was dropped."""
+
+    model: str
+    stands: bool
+    """Whether its names, words and mergers were taken; otherwise the patterns are as counted."""
+    reason: str = ""
+    """Why they were not."""
+    explained: int = 0
+    """Failures about which it made a claim that holds."""
+    skipped: int = 0
+    """Failures that it was not asked about, as the budget would not last."""
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """Claims that were dropped, by reason."""
+    details: tuple[str, ...] = ()
+    """The dropped claims, one by one."""
 
 
 class Directive(Record):
@@ -368,6 +414,8 @@ class Directive(Record):
     quotas: tuple[Quota, ...]
     explore: Annotated[int, Field(ge=0)]
     """Number of tasks without a target, drawn from the general distribution."""
+    review: Review | None = None
+    """Where a language model was asked."""
 
 
 class Gate(StrEnum):

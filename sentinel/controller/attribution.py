@@ -16,7 +16,7 @@ from typing import NamedTuple
 from sentinel.controller.evidence import decisive, evidence
 from sentinel.controller.steps import read_steps
 from sentinel.controller.suspicion import suspicions
-from sentinel.env.traits import characteristics
+from sentinel.env.traits import characteristics, in_play
 from sentinel.records import Attribution, Failure, Label, Outcome, Party, Tally, Trajectory
 
 
@@ -60,6 +60,8 @@ def explain(trajectory: Trajectory) -> Failure:
         task=trajectory.task.id,
         trial=trajectory.trial,
         knobs=characteristics(trajectory.task),
+        tools=tuple(sorted(in_play(trajectory.task))),
+        made_for=trajectory.task.origin.pattern,
         labels=labels,
         decisive=index,
         attribution=attribute(trajectory, labels[index]),

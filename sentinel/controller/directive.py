@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from sentinel.controller.history import History
 from sentinel.controller.patterns import condition_of
 from sentinel.controller.wording import instruct
-from sentinel.records import Directive, Pattern, PatternStatus, Quota
+from sentinel.env.traits import STATE
+from sentinel.records import Constraints, Directive, Pattern, PatternStatus, Quota
 
 FLOOR = 0.05
 """Least learnability."""
@@ -63,13 +64,21 @@ def direct(
         Quota(
             pattern=pattern.id,
             tasks=share,
-            constraints=pattern.condition,
+            merged=pattern.merged,
+            constraints=constraints_of(pattern),
             instruction=instruct(pattern, history.success_rate(condition_of(pattern))),
         )
         for pattern, share in zip(chosen, shares, strict=True)
         if share
     )
     return Directive(iteration=history.iteration, quotas=quotas, explore=tasks - sum(quota.tasks for quota in quotas))
+
+
+def constraints_of(pattern: Pattern) -> Constraints:
+    """A pattern's condition and tools in terms that a generator can execute."""
+    state = {name: value for name, value in pattern.condition.items() if name in STATE}
+    knobs = {name: value for name, value in pattern.condition.items() if name not in STATE}
+    return Constraints(tools=pattern.in_play, state=state, knobs=knobs)
 
 
 def apportion(weights: Sequence[float], total: int) -> list[int]:

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 
 from sentinel.controller.conduct import conduct
 from sentinel.controller.facts import statements
-from sentinel.controller.steps import TRANSFER_TOOL, Steps, differing, read_steps
+from sentinel.controller.steps import Steps, differing, read_steps
 from sentinel.controller.writes import compare
-from sentinel.env.overlay import WRITE_TOOLS
+from sentinel.env.overlay import TRANSFER_TOOL, WRITE_TOOLS
 from sentinel.records import Ending, Label, LabelKind, ToolCall, Trajectory
 
 _WRITES = frozenset(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from sentinel.controller.steps import TRANSFER_TOOL, Said, Steps
-from sentinel.env.overlay import WRITE_TOOLS
+from sentinel.controller.steps import Said, Steps
+from sentinel.env.overlay import TRANSFER_TOOL, WRITE_TOOLS
 from sentinel.records import Label, LabelKind, Trajectory
 
 FAR = 2.0

@@ -150,7 +150,7 @@ def probe_samples(lift: Lift, ordered: Directive) -> list[Sample]:
                 Sample(
                     iteration=ordered.iteration,
                     source=Source.proposal,
-                    knobs=quota.constraints,
+                    knobs=quota.constraints.values,
                     episodes=probed.episodes,
                     successes=round(probed.episodes * (1 - probed.failure_rate)),
                 )

@@ -272,6 +272,7 @@ def _pattern(group: Group, condition: Condition, inside: Sequence[Profile], prof
         tools=(group.tool,) if group.tool else (),
         arguments=(group.argument,) if group.argument else (),
         condition=dict(condition),
+        in_play=tuple(tool for tool in (group.tool,) if tool and all(tool in failure.tools for failure in failures)),
         support=len(failures),
         contrast=contrast,
         evidence=tuple(Evidence(trajectory=name, turn=turn) for name, turn in places[:EVIDENCE]),

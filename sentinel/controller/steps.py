@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sentinel.env.overlay import WRITE_TOOLS
+from sentinel.env.overlay import TRANSFER_TOOL, WRITE_TOOLS
 from sentinel.records import Json, Message, Role, ToolCall, Trajectory
 
-TRANSFER_TOOL = "transfer_to_human_agents"
 AUTHENTICATION_PREFIX = "find_user_id_"
 PRIVATE_TOOLS = frozenset({"get_user_details", "get_order_details"}) | WRITE_TOOLS
 """Tools for which the agent must know whom it serves."""

@@ -54,6 +54,7 @@ TOOLS: tuple[str, ...] = tuple(_TYPES)
 """All tools of the domain, in tau2's order."""
 WRITE_TOOLS: frozenset[str] = frozenset(name for name, kind in _TYPES.items() if kind is ToolType.WRITE)
 """The tools that can change the world."""
+TRANSFER_TOOL = "transfer_to_human_agents"
 
 
 class ToolResult(NamedTuple):

@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from sentinel.env.overlay import WRITE_TOOLS, World
+from sentinel.env.overlay import TRANSFER_TOOL, WRITE_TOOLS, World
 from sentinel.records import Json, Task
 
 Traits = dict[str, str | int | bool]
+STATE = frozenset({"orders", "methods", "twins", "payment"})
+"""Characteristics that are conditions on the customer's records; all others are knobs of difficulty."""
 MANY = 3
 """Counts from which on there are just many."""
 _CORRECTS = re.compile(
@@ -49,6 +51,12 @@ def traits(task: Task) -> Traits:
 def characteristics(task: Task) -> Traits:
     """All that is known of a task: its knobs, which its generator set, and the traits that they leave open."""
     return traits(task) | task.knobs
+
+
+def in_play(task: Task) -> frozenset[str]:
+    """Tools, other than look-ups, that its gold answer calls, or that a careless agent is tempted to call."""
+    called = {call.name for call in (*task.gold, *task.temptations)}
+    return frozenset(called & (WRITE_TOOLS | {TRANSFER_TOOL}))
 
 
 def _corrects(task: Task) -> bool:

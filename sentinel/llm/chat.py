@@ -19,11 +19,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import httpx
 import openai
 from openai.types.chat import ChatCompletionMessageParam
+from openai.types.shared_params import ResponseFormatJSONSchema
 from pydantic import BaseModel, Field, ValidationError
 
 from sentinel.errors import StageError
@@ -124,6 +125,17 @@ class Budget:
             self._spent["tokens"] += tokens
 
 
+class _Question(NamedTuple):
+    """A request, before it is on the wire."""
+
+    model: str
+    messages: Sequence[Said]
+    temperature: float
+    seed: int
+    max_tokens: int
+    schema: Mapping[str, Any] | None
+
+
 class _Message(BaseModel):
     content: str | None = None
 
@@ -187,7 +199,7 @@ class Chat:
             patience: limits of waiting.
             budget: what all calls may cost.
         """
-        self._url, self._model, self._key, self._role = url, model, key, role
+        self._url, self.model, self._key, self._role = url, model, key, role
         self._patience, self.budget = patience or Patience(), budget or Budget()
         seconds = self._patience.request_seconds
         self._client = openai.OpenAI(
@@ -201,18 +213,34 @@ class Chat:
         """Close the connections."""
         self._client.close()
 
-    def ask(self, messages: Sequence[Said], *, temperature: float, seed: int, max_tokens: int) -> Answer:
+    def ask(
+        self,
+        messages: Sequence[Said],
+        *,
+        temperature: float,
+        seed: int,
+        max_tokens: int,
+        schema: Mapping[str, Any] | None = None,
+    ) -> Answer:
         """One answer.
+
+        Args:
+            messages: the conversation.
+            temperature: of sampling.
+            seed: of sampling.
+            max_tokens: of the answer.
+            schema: JSON Schema that the server shall hold the answer to, as far as it can.
 
         Raises:
             ChatError: All attempts failed, the answer is too large, the request was rejected, or the budget is spent.
             StageError: The server refuses this role altogether.
         """
         patience = self._patience
+        question = _Question(self.model, messages, temperature, seed, max_tokens, schema)
         for attempt in range(1, patience.attempts + 1):
             try:
                 self.budget.request()
-                answer = self._once(messages, temperature, seed, max_tokens)
+                answer = self._once(question)
             except ChatError as error:
                 if error.fault not in PASSING or attempt == patience.attempts:
                     raise
@@ -223,9 +251,9 @@ class Chat:
                 return answer
         raise ValueError("patience allows no attempt")
 
-    def _once(self, messages: Sequence[Said], temperature: float, seed: int, max_tokens: int) -> Answer:
+    def _once(self, question: _Question) -> Answer:
         try:
-            return _answer(self._request(messages, temperature, seed, max_tokens))
+            return _answer(self._request(question))
         except openai.APIStatusError as error:
             raise self._refused(error) from None
         except (openai.APITimeoutError, httpx.TimeoutException):
@@ -234,16 +262,17 @@ class Chat:
             cause = error.__cause__ or error
             raise ChatError(ChatFault.connection, f"{self._place}: {type(cause).__name__}: {cause}") from None
 
-    def _request(self, messages: Sequence[Said], temperature: float, seed: int, max_tokens: int) -> bytes:
+    def _request(self, question: _Question) -> bytes:
         """The body of the answer, read no further than it may be long and last."""
         deadline = time.monotonic() + self._patience.request_seconds
         body = bytearray()
         with self._client.chat.completions.with_streaming_response.create(
-            model=self._model,
-            messages=[_param(message) for message in messages],
-            temperature=temperature,
-            seed=seed,
-            max_tokens=max_tokens,
+            model=question.model,
+            messages=[_param(message) for message in question.messages],
+            temperature=question.temperature,
+            seed=question.seed,
+            max_tokens=question.max_tokens,
+            response_format=_format(question.schema),
         ) as response:
             for part in response.iter_bytes():
                 body += part
@@ -270,7 +299,13 @@ class Chat:
 
     @property
     def _place(self) -> str:
-        return f"endpoint '{self._role}' ({self._url}, model '{self._model}')"
+        return f"endpoint '{self._role}' ({self._url}, model '{self.model}')"
+
+
+def _format(schema: Mapping[str, Any] | None) -> ResponseFormatJSONSchema | openai.Omit:
+    if schema is None:
+        return openai.omit
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema), "strict": True}}
 
 
 def _param(message: Said) -> ChatCompletionMessageParam:

@@ -1,13 +1,12 @@
-"""The forward pass of one position for many rows, over a preallocated KV cache: what `sentinel.llm.hf` samples from.
+"""The forward pass of some positions for many rows, over a preallocated KV cache: what `sentinel.llm.hf` samples from.
 
     decoder = Decoder(model, rows=128, context=320)
-    hidden = decoder.step(ids, position)                # ids [rows], all at the same position
+    hidden = decoder.feed(ids, position)                # ids [rows, tokens], all rows at the same position
     decoder.log_probabilities(hidden, temperature=1.0)  # [rows, vocabulary]
     decoder.keep(torch.tensor([0, 3, 4]))               # the others are through
 
 It runs the model's own layers, live weights and all, and replaces only what generation does differently: attention
-reads the cache, and no mask is needed since positions are uniform. Left out: sliding windows and stretched rotary
-embeddings, which it refuses.
+reads the cache. Left out: sliding windows and stretched rotary embeddings, which it refuses.
 """
 
 from __future__ import annotations
@@ -43,6 +42,13 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
 
 
+def _before(begin: int, end: int, device: torch.device) -> Tensor | None:
+    """Which positions each of the tokens from `begin` to `end` may look at; a single one sees all there are."""
+    if end == begin + 1:
+        return None
+    return torch.arange(end, device=device) <= torch.arange(begin, end, device=device)[:, None]
+
+
 class Decoder:
     """One model with room for `rows` conversations of `context` tokens.
 
@@ -68,39 +74,40 @@ class Decoder:
         self._keys = [keys[rows] for keys in self._keys]
         self._values = [values[rows] for values in self._values]
 
-    def step(self, ids: Tensor, position: int) -> Tensor:
-        """Hidden states [rows, hidden] after feeding `ids` [rows] at `position`."""
+    def feed(self, ids: Tensor, position: int) -> Tensor:
+        """Hidden states [rows, hidden] of the last token, after feeding `ids` [rows, tokens] from `position` on."""
         x: Tensor = self._embed(ids)
         for n, layer in enumerate(self._layers):
             x = x + self._attend(n, layer.self_attn, layer.input_layernorm(x), position)
             x = x + layer.mlp(layer.post_attention_layernorm(x))
-        normed: Tensor = self._norm(x)
+        normed: Tensor = self._norm(x[:, -1])
         return normed
 
     def _attend(self, n: int, attention: Any, x: Tensor, position: int) -> Tensor:
         query, key, value = self._project(attention, x)
-        cos, sin = self._cos[position], self._sin[position]
+        end = position + x.shape[1]
+        cos, sin = self._cos[position:end], self._sin[position:end]
         keys, values = self._keys[n], self._values[n]
-        keys[:, :, position] = _rotate(key, cos, sin)
-        values[:, :, position] = value
-        seen = slice(0, position + 1)
+        keys[:, :, position:end] = _rotate(key, cos, sin)
+        values[:, :, position:end] = value
         mixed = F.scaled_dot_product_attention(
-            _rotate(query, cos, sin).unsqueeze(2),
-            keys[:, :, seen],
-            values[:, :, seen],
+            _rotate(query, cos, sin),
+            keys[:, :, :end],
+            values[:, :, :end],
+            attn_mask=_before(position, end, x.device),
             enable_gqa=self._heads != self._kv_heads,
         )
-        out: Tensor = attention.o_proj(mixed.flatten(1))
+        out: Tensor = attention.o_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
     def _project(self, attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each [rows, heads of its kind, head size]."""
+        """Queries, keys and values, each [rows, heads of its kind, tokens, head size]."""
         query = attention.q_proj(x).unflatten(-1, (self._heads, -1))
         key = attention.k_proj(x).unflatten(-1, (self._kv_heads, -1))
         value = attention.v_proj(x).unflatten(-1, (self._kv_heads, -1))
         if hasattr(attention, "q_norm"):
             query, key = attention.q_norm(query), attention.k_norm(key)
-        return query, key, value
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def log_probabilities(self, hidden: Tensor, temperature: float) -> Tensor:
         """[rows, vocabulary] in fp32, with the temperature applied."""

@@ -7,9 +7,10 @@ A condition is data (`conditions.yaml`); `sentinel.proposer.trajectory` knows ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib import resources
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -57,6 +58,32 @@ def conditions() -> tuple[Condition, ...]:
     return tuple(Condition.model_validate(entry) for entry in YAML(typ="safe").load(text))
 
 
-def matching(constraints: Knobs) -> list[Condition]:
-    """Conditions whose knobs agree with every constraint; knobs that no condition has are left to the builder."""
-    return [c for c in conditions() if all(c.knobs().get(knob, value) == value for knob, value in constraints.items())]
+TOOL_OF: Mapping[str, str] = MappingProxyType(
+    {
+        "cancel": "cancel_pending_order",
+        "address": "modify_pending_order_address",
+        "user_address": "modify_user_address",
+        "payment": "modify_pending_order_payment",
+        "items": "modify_pending_order_items",
+        "return": "return_delivered_order_items",
+        "exchange": "exchange_delivered_order_items",
+        "transfer": "transfer_to_human_agents",
+    }
+)
+"""The tool that fulfils a request."""
+
+
+def matching(constraints: Knobs, tools: Collection[str] = ()) -> list[Condition]:
+    """Conditions whose knobs agree with every constraint; knobs that no condition has are left to the builder.
+
+    Args:
+        constraints: knob values.
+        tools: tools of which every condition's requests must need each that fulfils a request at all.
+    """
+    needed = {tool for tool in tools if tool in TOOL_OF.values()}
+    return [
+        condition
+        for condition in conditions()
+        if all(condition.knobs().get(knob, value) == value for knob, value in constraints.items())
+        and needed <= {TOOL_OF[request] for request in condition.requests}
+    ]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sentinel.env.traits import characteristics
+from sentinel.env.traits import characteristics, in_play
 from sentinel.proposer.conditions import Knobs, matching
 from sentinel.proposer.frontier import Play, Probe, judge, lift, probe
 from sentinel.proposer.gates import Bench, first_rejection
@@ -46,16 +46,24 @@ class Target(NamedTuple):
     """Knobs they must have; `None` draws from the natural mix."""
     parents: tuple[str, ...] = ()
     """Failed tasks the pattern was seen in."""
+    tools: tuple[str, ...] = ()
+    """Tools they must bring into play."""
 
     @property
     def name(self) -> str:
         """As it stands in task ids and seeds."""
         return self.pattern or "explore"
 
+    @property
+    def wanted(self) -> Knobs:
+        """All constraints in one."""
+        return {**(self.constraints or {}), **dict.fromkeys(self.tools, True)}
+
     def missed(self, task: Task) -> Knobs:
         """The constraints that a task does not meet."""
         known = characteristics(task) if self.constraints else {}
-        return {knob: value for knob, value in (self.constraints or {}).items() if known.get(knob) != value}
+        missed = {knob: value for knob, value in (self.constraints or {}).items() if known.get(knob) != value}
+        return missed | {tool: True for tool in self.tools if tool not in in_play(task)}
 
     def origin(self, number: int) -> Origin:
         """Line of descent of its candidate `number`: the parents take turns."""
@@ -77,7 +85,7 @@ def generating(scenes: Scenes) -> Draw:
     """
 
     def draw(target: Target, rng: np.random.Generator, task_id: str, origin: Origin) -> Task | None:
-        fitting = matching(target.constraints or {})
+        fitting = matching(target.constraints or {}, target.tools)
         if not fitting:
             return None
         weights = np.array([condition.weight for condition in fitting])
@@ -131,7 +139,10 @@ def _uniform(tasks: int, conditions: Sequence[str], rng: np.random.Generator) ->
 
 def _quotas(directive: Directive, patterns: Sequence[Pattern]) -> list[Target]:
     parents = {p.id: tuple(evidence.trajectory.rpartition("#")[0] for evidence in p.evidence) for p in patterns}
-    return [Target(q.pattern, q.tasks, q.constraints, parents.get(q.pattern, ())) for q in directive.quotas]
+    return [
+        Target(q.pattern, q.tasks, q.constraints.values, parents.get(q.pattern, ()), q.constraints.tools)
+        for q in directive.quotas
+    ]
 
 
 class Proposal(NamedTuple):
@@ -208,7 +219,7 @@ def _draft(target: Target, draw: Draw, bench: Bench, seed: tuple[SeedPart, ...])
 def _inspect(candidate: Task | None, target: Target, bench: Bench) -> Task | Rejection:
     """The candidate, signed, if it is what was asked for and passes the executable gates."""
     if candidate is None:
-        return Rejection(Reason.unsatisfiable, f"no world found with {dict(target.constraints or {})}")
+        return Rejection(Reason.unsatisfiable, f"no world found with {target.wanted}")
     if missed := target.missed(candidate):
         return Rejection(Reason.off_target, f"wanted {missed}, has {candidate.knobs}")
     return first_rejection(candidate, bench) or signed(candidate, bench.world)

@@ -22,7 +22,7 @@ from sentinel.env.retail import GiftCard, Order, OrderItem, RetailDB, User, Vari
 from sentinel.env.scoring import gold_delta
 from sentinel.env.synthetic import Records, street_address, street_lines
 from sentinel.env.synthetic import generate as generate_world
-from sentinel.proposer.conditions import Condition
+from sentinel.proposer.conditions import TOOL_OF, Condition
 from sentinel.proposer.request import Request, scenario
 from sentinel.records import Json, Origin, Task, ToolCall
 from sentinel.spec.models import SyntheticWorld
@@ -252,18 +252,6 @@ def _lookups(condition: Condition, request: Request, user: User) -> Iterator[Too
             yield ToolCall(name="get_product_details", arguments={"product_id": item.product_id})
 
 
-_TOOL = {
-    "cancel": "cancel_pending_order",
-    "address": "modify_pending_order_address",
-    "user_address": "modify_user_address",
-    "payment": "modify_pending_order_payment",
-    "items": "modify_pending_order_items",
-    "return": "return_delivered_order_items",
-    "exchange": "exchange_delivered_order_items",
-    "transfer": "transfer_to_human_agents",
-}
-
-
 def _action(request: Request, user: User) -> ToolCall:
     """The call that fulfils the request."""
     items = [item.item_id for item in request.items]
@@ -289,7 +277,7 @@ def _action(request: Request, user: User) -> ToolCall:
                 "new_item_ids": new,
                 "payment_method_id": request.method,
             }
-    return ToolCall(name=_TOOL[request.kind], arguments=arguments)
+    return ToolCall(name=TOOL_OF[request.kind], arguments=arguments)
 
 
 __all__ = ["ATTEMPTS", "Scene", "Scenes", "generate", "shared_scenes", "synthetic_scenes"]

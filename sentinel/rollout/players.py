@@ -25,7 +25,7 @@ from sentinel.rollout.journal import Journal
 from sentinel.rollout.pool import NOTHING, Station, chunks, play
 from sentinel.rollout.workers import Crew, Patience
 from sentinel.spec.models import ExperimentSpec
-from sentinel.spec.profile import Endpoint, LlmRole, ProfileSpec, VllmServer
+from sentinel.spec.profile import Endpoint, InProcess, LlmRole, ProfileSpec, VllmServer
 
 if TYPE_CHECKING:
     from sentinel.llm.policy import Policy
@@ -140,30 +140,30 @@ def open_players(
         spec: the experiment.
         policy: the policy's folder.
         tasks: the folder of the base's tasks.
-        profile: which engine plays, and where; for one in this process, torch's threads are fixed.
+        profile: which engine plays, and where; for one in this process, its threads are fixed.
         state: the stage's own folder; a server's log goes there.
         live: the same policy as a trainer holds it; the engine takes over its weights when its signature changes.
         say: hears of what a person should know.
     """
     if profile.engine.type == "hf":
-        yield _in_process(spec, policy, tasks, profile, live)
+        yield _in_process(spec, policy, tasks, profile, profile.engine, live)
         return
     client = _Client(spec, policy, tasks, profile.endpoints, profile.engine.concurrency, policy_hash(policy))
     with _served(client, profile.engine, profile.workers, state, live, say) as players:
         yield players
 
 
-def _in_process(spec: ExperimentSpec, policy: Path, tasks: Path, profile: ProfileSpec, live: Policy | None) -> Players:
+def _in_process(
+    spec: ExperimentSpec, policy: Path, tasks: Path, profile: ProfileSpec, engine: InProcess, live: Policy | None
+) -> Players:
     """The engine reads the live weights, so there is nothing to refresh."""
-    import torch
-
     from sentinel.llm.hf import HfEngine
     from sentinel.llm.policy import load_policy
 
-    torch.set_num_threads(profile.threads)
     loaded = live or load_policy(policy, profile.device, spec.policy.dtype)
     arena = open_arena(spec, tasks, loaded.tokenizer, profile.endpoints)
-    return Players(policy_hash(policy), arena, HfEngine(loaded.model, stop_token(loaded.tokenizer, policy)))
+    stop = stop_token(loaded.tokenizer, policy)
+    return Players(policy_hash(policy), arena, HfEngine(loaded.model, stop, engine.threads))
 
 
 @contextmanager

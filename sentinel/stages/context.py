@@ -63,7 +63,7 @@ def set_environment(profile: ProfileSpec) -> None:
     """Fix what numeric libraries read once, when they are imported: float results depend on the thread count."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(profile.threads)
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin for one another starve on a shared machine
+    os.environ["GOMP_SPINCOUNT"] = "10000"  # threads wait for one another awake, but not long: others need the machine
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 

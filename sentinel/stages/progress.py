@@ -83,6 +83,14 @@ class Progress:
 
     def _print(self, more: str) -> None:
         self._printed = time.monotonic()
-        counted = self._done - self._first
-        pace = f"{(self._printed - self._began) / counted:.2g} s/{self._unit.removesuffix('s')}" if counted else ""
+        pace = "" if f"{self._unit}/s" in more else self._pace()
         self.say(", ".join(part for part in (f"{self._done}/{self._total} {self._unit}", more, pace) if part))
+
+    def _pace(self) -> str:
+        """Seconds per unit of slow things, units per second of fast ones."""
+        counted, seconds = self._done - self._first, self._printed - self._began
+        if counted <= 0 or seconds <= 0:
+            return ""
+        if counted > seconds:
+            return f"{counted / seconds:,.0f} {self._unit}/s"
+        return f"{seconds / counted:.2g} s/{self._unit.removesuffix('s')}"

@@ -6,9 +6,9 @@ Both sides use the numbers that an episode's seed gives for each position, so th
 rare number that falls between two roundings) and play the same episodes. The policy is made on the spot, as the warmup
 stage makes it but shorter, unless a folder is given. The batched side plays all episodes, several times over, and its
 median counts; `generate`, which takes them singly and so a time proportional to their number, plays every fourth.
-`ratio` is one of wall-clock times per episode, with the threads that a stage has by default (`cpu_ratio`: of CPU
-seconds, less sensitive to what else the machine does). `max_logprob_error` compares the engine's log-probabilities with
-the trainer's forward pass.
+`ratio` is one of wall-clock times per episode: one thread for the engine, as a stage gives it, and the threads of a
+stage for `generate` (`cpu_ratio`: of CPU seconds, less sensitive to what else the machine does). `max_logprob_error`
+compares the engine's log-probabilities with the trainer's forward pass.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--policy", type=Path, help="a saved policy instead of one made on the spot")
     parser.add_argument("--episodes", type=int, default=256)
     parser.add_argument("--runs", type=int, default=3, help="passes of the batched side")
-    parser.add_argument("--threads", type=int, default=ProfileSpec().threads)
+    parser.add_argument("--threads", type=int, default=ProfileSpec().threads, help="of `generate`; ours has one")
     parser.add_argument("--steps", type=int, default=150, help="optimizer steps of a policy made on the spot")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -105,6 +105,20 @@ def sends(content: bytes | dict[str, Any], status: int = 200, headers: Mapping[s
     return lambda handler, asked: handler.reply(content, status, headers=headers)
 
 
+def completion(text: str | None, finish: str = "stop") -> dict[str, Any]:
+    """What a chat server answers."""
+    return {
+        "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+        "usage": {"total_tokens": 12},
+    }
+
+
+def saying(*texts: str) -> Behaviour:
+    """One text after the other; the last one for ever."""
+    left = list(texts)
+    return lambda handler, asked: handler.reply(completion(left.pop(0) if len(left) > 1 else left[0]))
+
+
 def hang_up(handler: Handler, asked: Asked) -> None:
     """Closes without an answer."""
     handler.close_connection = True

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, repeat
-from typing import Any
 
 import pytest
 
@@ -24,7 +23,7 @@ from sentinel.rollout.demonstrator import Demonstration, expert
 from sentinel.rollout.pool import assign
 from sentinel.spec.models import LlmUser as Settings
 from sentinel.spec.profile import Endpoint, LlmRole
-from tests.contract.servers import Asked, Behaviour, Handler, Server, hang_up, sends, serving
+from tests.contract.servers import Asked, Behaviour, Handler, Server, completion, hang_up, sends, serving
 from tests.unit.builders import ROOMY, made, spelled
 
 KEY = "sk-very-secret-0123456789"
@@ -45,13 +44,6 @@ def chatting(server: Server, patience: Patience = LASTING, budget: Budget | None
 
 def ask(chat: Chat) -> Answer:
     return chat.ask(HELLO, temperature=0.7, seed=17, max_tokens=64)
-
-
-def completion(text: str | None, finish: str = "stop") -> dict[str, Any]:
-    return {
-        "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}],
-        "usage": {"total_tokens": 12},
-    }
 
 
 def says(text: str | None, finish: str = "stop") -> Behaviour:

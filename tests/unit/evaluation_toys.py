@@ -12,6 +12,7 @@ from sentinel.artifacts import write_json, write_jsonl, write_text
 from sentinel.evaluation.metrics import Floors, evaluate_metrics
 from sentinel.records import (
     Attribution,
+    Constraints,
     Contrast,
     Counts,
     Directive,
@@ -148,7 +149,8 @@ def _rollout(folder: Path) -> Path:
 
 def _control(folder: Path, number: int, description: str | None) -> Path:
     patterns = [pattern for index in range(len(PATTERNS)) if (pattern := _pattern(index, number, description))]
-    quotas = tuple(Quota(pattern=one.id, tasks=14, constraints={}, instruction="") for one in patterns if one.support)
+    plain = {"tasks": 14, "constraints": Constraints(), "instruction": ""}
+    quotas = tuple(Quota(pattern=one.id, **plain) for one in patterns if one.support)
     write_jsonl(folder / "patterns.jsonl", patterns)
     write_json(folder / "directive.json", Directive(iteration=number, quotas=quotas, explore=26))
     write_jsonl(folder / "failures.jsonl", _failures(number))

@@ -125,7 +125,8 @@ def test_one_iteration_writes_all_that_was_promised(
     assert pattern.condition == {"condition": "cancel/no_reason"}
     (quota,) = directive(folder).quotas
     assert (quota.pattern, quota.tasks, directive(folder).explore) == (pattern.id, 102, 26)
-    assert [condition.condition for condition in matching(quota.constraints)] == ["cancel/no_reason"]
+    fitting = matching(quota.constraints.values, quota.constraints.tools)
+    assert [condition.condition for condition in fitting] == ["cancel/no_reason"]
     assert "condition = cancel/no_reason" in quota.instruction
     assert "leaves out `cancel_pending_order`" in quota.instruction
     failures = read_jsonl(folder / "failures.jsonl", Failure)
@@ -198,7 +199,7 @@ def test_training_and_probes_count_in_the_running_rate(tmp_path: Path, root: Pat
     batch = played({"cancel/no_reason": 8})
     two = stage(tmp_path, spec, 2, batch, played({"cancel/no_reason": 2}), Lift(patterns={quota.pattern: probed}))
     history = read_json(two / "history.json", History)
-    sources = {s.source: (s.episodes, s.successes) for s in history.samples if s.knobs == quota.constraints}
+    sources = {s.source: (s.episodes, s.successes) for s in history.samples if s.knobs == quota.constraints.values}
     assert sources == {Source.proposal: (20, 15)}
     trained = [s for s in history.samples if s.source is Source.training]
     assert sum(s.episodes for s in trained) == len(played({}))

@@ -72,7 +72,7 @@ def draw_ids() -> torch.Tensor:
 def step_by_step(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     """Logits [rows, length, vocabulary] of the cached pass."""
     decoder = Decoder(model, len(ids), LENGTH)
-    hidden = [decoder.step(ids[:, position], position) for position in range(ids.shape[1])]
+    hidden = [decoder.feed(ids[:, [position]], position) for position in range(ids.shape[1])]
     logits: torch.Tensor = model.lm_head(torch.stack(hidden, 1))
     return logits
 
@@ -90,6 +90,18 @@ def test_logits_are_those_of_transformers(name: str) -> None:
     expected = all_at_once(model, ids)
     assert expected.std() > 0.3, "far from uniform, so that a mistake shows"
     torch.testing.assert_close(step_by_step(model, ids), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [[LENGTH], [1, LENGTH - 1], [5, 3, 1, LENGTH - 9]])
+def test_blocks_of_tokens_are_read_as_one_after_the_other(blocks: list[int]) -> None:
+    model, ids = build(*BUILDS["qwen3"]), draw_ids()
+    expected, position = all_at_once(model, ids), 0
+    with torch.inference_mode():
+        decoder = Decoder(model, ROWS, LENGTH)
+        for size in blocks:
+            logits = model.lm_head(decoder.feed(ids[:, position : position + size], position))
+            position += size
+            torch.testing.assert_close(logits, expected[:, position - 1], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
@@ -110,10 +122,9 @@ def test_the_rows_that_are_kept_go_on_as_before() -> None:
     kept = torch.tensor([1, 4])
     with torch.inference_mode():
         decoder = Decoder(model, ROWS, LENGTH)
-        for position in range(10):
-            decoder.step(ids[:, position], position)
+        decoder.feed(ids[:, :10], 0)
         decoder.keep(kept)
-        logits = model.lm_head(decoder.step(ids[kept, 10], 10))
+        logits = model.lm_head(decoder.feed(ids[kept, 10:11], 10))
     torch.testing.assert_close(logits, expected[kept, 10], atol=1e-5, rtol=1e-5)
 
 

@@ -25,6 +25,7 @@ from sentinel.proposer.propose import ATTEMPTS, GIVE_UP, Target, explore, genera
 from sentinel.proposer.reasons import Reason
 from sentinel.proposer.trajectory import Scenes, shared_scenes, synthetic_scenes
 from sentinel.records import (
+    Constraints,
     Contrast,
     Directive,
     Evidence,
@@ -269,6 +270,7 @@ def test_lift_is_unknown_without_a_control_or_without_failures_in_it() -> None:
     assert lift([task, control], probes).patterns["p1"].control_failure_rate == 0.0
 
 
+ORDERED = Constraints(tools=("cancel_pending_order",), knobs={"withheld": "reason"})
 PATTERN = Pattern(
     id="p1",
     category=LabelKind.wrong_argument,
@@ -284,7 +286,7 @@ PATTERN = Pattern(
 )
 DIRECTIVE = Directive(
     iteration=1,
-    quotas=(Quota(pattern="p1", tasks=6, constraints={"withheld": "reason"}, instruction="Withhold the reason."),),
+    quotas=(Quota(pattern="p1", tasks=6, constraints=ORDERED, instruction="Withhold the reason."),),
     explore=2,
 )
 
@@ -296,7 +298,8 @@ def arm(targeting: str, tasks: int = 70) -> list[Target]:
 
 
 def test_arms_differ_in_their_targets_only() -> None:
-    assert arm("patterns") == [Target("p1", 6, {"withheld": "reason"}, ("general-0012",)), explore(2)]
+    aimed = Target("p1", 6, {"withheld": "reason"}, ("general-0012",), ("cancel_pending_order",))
+    assert arm("patterns") == [aimed, explore(2)]
     assert arm("none") == [explore(70)]
     *conditions_, rest = arm("uniform")
     assert rest == explore(14)

@@ -150,3 +150,15 @@ def test_progress_prints_the_first_and_the_last_line() -> None:
     assert lines[0] == "[train 02] 0/3 steps"
     assert lines[-1].startswith("[train 02] 3/3 steps, reward 0.41, ")
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize(("seconds", "pace"), [(0.5, "6 steps/s"), (6.0, "2 s/step")])
+def test_progress_tells_the_pace_in_the_unit_that_can_be_read(
+    seconds: float, pace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((100.0, 100.0, 100.0 + seconds))
+    monkeypatch.setattr("sentinel.stages.progress.time.monotonic", lambda: next(clock))
+    progress = Progress("train 02", text := io.StringIO())
+    progress.start(3, "steps")
+    progress.advance(3)
+    assert text.getvalue().splitlines()[-1] == f"[train 02] 3/3 steps, {pace}"
