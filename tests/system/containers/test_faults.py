@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from components.images import ROLES, lock_text
 from sentinel.artifacts import canonical, read_json
 from sentinel.pipelines.submission import prepare
 from sentinel.pod.baton import Baton
@@ -64,8 +65,10 @@ class FirstPod:
 
 
 @pytest.fixture
-def pod(root: Path, lock: Path, bucket: Bucket, tmp_path: Path) -> FirstPod:
-    """The fault's own experiment, so that no other test's results stand in for it."""
+def pod(root: Path, bucket: Bucket, tmp_path: Path) -> FirstPod:
+    """The fault's own experiment, so that no other test's results stand in for it; its images are never started."""
+    lock = tmp_path / "images.lock"
+    lock.write_text(lock_text({role: f"registry.invalid/{role}@sha256:{'0' * 64}" for role in ROLES}))
     checkout = Checkout(tmp_path / "checkout", root, bucket, lock)
     spec = checkout.folder / SPEC
     spec.write_text(spec.read_text().replace("seed: 3\n  iterations", f"seed: {os.getpid()}\n  iterations"))
