@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from sentinel.artifacts import replacing_folder, require
 from sentinel.errors import ArtifactError
+from sentinel.llm.lora import plain_state
 from sentinel.llm.model_folder import CONFIG, TOKENIZER, WEIGHTS, weight_files
 from sentinel.spec.models import TinyPolicy
 
@@ -58,13 +59,13 @@ def new_policy(settings: TinyPolicy, tokenizer: PreTrainedTokenizerFast, seed: i
 
 
 def save_policy(folder: Path, policy: Policy) -> None:
-    """Write the policy, all or nothing; equal weights give equal bytes."""
+    """Write the policy, all or nothing, adapters merged in; equal weights give equal bytes."""
     with replacing_folder(folder) as temporary:
         policy.tokenizer.save_pretrained(temporary)
         policy.model.config.save_pretrained(temporary)
         weights = {
             name: value.contiguous()
-            for name, value in policy.model.state_dict().items()
+            for name, value in plain_state(policy.model).items()
             if name != "lm_head.weight" or not policy.model.config.tie_word_embeddings
         }
         save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})

@@ -3,7 +3,7 @@
     checkpoints = Checkpoints(context.state, say=progress.say)
     found = checkpoints.load()                       # the newest intact one, or None
     checkpoints.attach("trajectories-0003.jsonl", lambda path: write_jsonl(path, trajectories))
-    checkpoints.save(3, training_tensors(model, optimizer), state={...})
+    checkpoints.save(3, backend.save, state={...})
 
 A checkpoint is a manifest `step-0003.json` that names every file it needs with its hash. The files are written first
 and the manifest is renamed into place last: that rename is the commit, so a half-written checkpoint does not exist.
@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from sentinel.artifacts import read_json, replacing, write_json
-from sentinel.errors import ArtifactError
+from sentinel.errors import ArtifactError, StageError
 from sentinel.records import Json, Record
 
 KEEP = 2
@@ -32,7 +33,7 @@ class Manifest(Record):
 
     step: int
     weights: str
-    """Name of the file with the tensors of `save`."""
+    """Name of the file that `save` had written."""
     files: dict[str, str]
     """Name and SHA-256 of every file this checkpoint needs, earlier attachments included."""
     state: dict[str, Json]
@@ -52,39 +53,18 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights by name, each shared one once."""
-    return {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
-
-
-def training_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The weights and the optimizer's moments and step counters, by parameter name."""
-    tensors = model_tensors(model)
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value
-    return tensors
+    """The weights that are trained, by name, each shared one once."""
+    return {
+        f"model.{name}": parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
 
 
 @torch.no_grad()
 def restore_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Copy weights written by `model_tensors` into the model, in place."""
     for name, parameter in model.named_parameters():
-        parameter.copy_(tensors[f"model.{name}"])
-
-
-def restore_training(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
-) -> None:
-    """Put weights and optimizer back as `training_tensors` saw them; step size and betas stay those of the spec."""
-    restore_model(model, tensors)
-    optimizer.state.clear()
-    parameters = dict(model.named_parameters())
-    for name, value in tensors.items():
-        kind, key, parameter = ("model", "", "") if name.startswith("model.") else name.split(".", 2)
-        if kind == "optimizer":
-            optimizer.state[parameters[parameter]][key] = (
-                value.to(parameters[parameter].device) if value.ndim else value
-            )
+        if parameter.requires_grad:
+            parameter.copy_(tensors[f"model.{name}"])
 
 
 class Checkpoints:
@@ -105,23 +85,41 @@ class Checkpoints:
         """Later checkpoints need this file no more."""
         del self._files[name]
 
-    def save(self, step: int, tensors: Mapping[str, torch.Tensor], state: dict[str, Json]) -> None:
-        """Write the checkpoint of a step, then delete what only checkpoints before the last two need."""
+    def save(self, step: int, write: Callable[[Path], None], state: dict[str, Json]) -> None:
+        """Write the checkpoint of a step, then delete what only checkpoints before the last two need.
+
+        Args:
+            step: its number.
+            write: writes the tensors, atomically.
+            state: what the trainer counts.
+
+        Raises:
+            StageError: It cannot be written, for want of space perhaps; the checkpoints before it are as they were.
+        """
+        try:
+            self._save(step, write, state)
+        except (OSError, SafetensorError) as error:
+            raise StageError(
+                f"{self.folder}: the checkpoint of step {step} cannot be written: {error}\n"
+                "    make room and run again: training continues from the checkpoint before it"
+            ) from error
+
+    def _save(self, step: int, write: Callable[[Path], None], state: dict[str, Json]) -> None:
         name = f"step-{step:04d}.safetensors"
-        save_tensors(self.folder / name, tensors)
+        write(self.folder / name)
         files = {**self._files, name: file_hash(self.folder / name)}
         manifest = Manifest(step=step, weights=name, files=files, state=state)
         write_json(self.folder / f"step-{step:04d}.json", manifest)
         self._sweep()
 
-    def load(self) -> tuple[Manifest, dict[str, torch.Tensor]] | None:
-        """The newest intact checkpoint with its tensors, or `None`; corrupt ones are named and deleted."""
+    def load(self) -> tuple[Manifest, Path] | None:
+        """The newest intact checkpoint and the file of its tensors, or `None`; corrupt ones are named and deleted."""
         intact = [manifest for path in self._manifests() if (manifest := self._verified_or_deleted(path))]
         if not intact:
             return None
         newest = intact[0]
         self._files = {name: digest for name, digest in newest.files.items() if name != newest.weights}
-        return newest, load_file(self.folder / newest.weights)
+        return newest, self.folder / newest.weights
 
     def _verified_or_deleted(self, path: Path) -> Manifest | None:
         try:

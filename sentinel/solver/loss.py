@@ -2,19 +2,25 @@
 
     scores = score(model, batch, temperature=1.0)
     terms = policy_loss(scores.logprobs, batch, clip=(0.2, 0.28), kl=0.001, reference=reference)
-    (terms.loss / trained_tokens_of_the_whole_batch).backward()
+    (terms.loss / divisor_of_the_whole_batch).backward()
 
 Loss of a sampled token t of an episode with advantage A, with r = pi(t) / behaviour(t):
 
     -min(r A, clip(r, 1 - low, 1 + high) A) + kl * k3,    k3 = exp(d) - d - 1,    d = log reference(t) - log pi(t)
 
+With a cap C the ratio is r = pi(t) / old(t) instead, to the trainer's own probabilities before the update, and the
+first term is weighted by min(old(t) / behaviour(t), C): clipping bounds the update, the weight corrects what engine and
+trainer disagree about. With `unbiased_kl` k3 is multiplied by r, whose gradient then is that of the reverse KL. What a
+token's loss counts in the sum is in the batch (`sentinel.solver.batch.spread`).
+
 Sources: clipped surrogate, PPO (arXiv:1707.06347, eq. 7); one advantage per episode and the KL inside the loss, GRPO
 (arXiv:2402.03300, eq. 3-4); k3, Schulman, "Approximating KL Divergence" (2020): unbiased, never negative; `high > low`
-("clip higher") and the mean over all tokens of the batch rather than per episode, DAPO (arXiv:2503.14476, §3.1, §3.3).
+("clip higher") and the mean over all tokens of the batch rather than per episode, DAPO (arXiv:2503.14476, §3.1, §3.3);
+k3 times the ratio, DeepSeek-V3.2 (arXiv:2512.02556); truncated importance weights, Ionides (2008) and Yao et al., "Your
+Efficient RL Framework Secretly Brings You Off-Policy RL Training" (2025).
 
-Left out of the textbook versions: the ratio is taken to the probabilities of the engine that sampled the token, so with
-one update per batch it also corrects for a mismatch between engine and trainer and there is no separate "old policy"
-pass; no entropy bonus; no value function.
+Left out of the textbook versions: several updates per batch, so old = pi without gradient and costs no pass of its own
+(the tests give another one); sequence-level ratios (GSPO); an entropy bonus; a value function.
 """
 
 from __future__ import annotations
@@ -25,6 +31,9 @@ import torch
 from transformers import PreTrainedModel
 
 from sentinel.solver.batch import MicroBatch
+
+NEAR = (0.9, 1.1)
+"""Importance ratios of trainer to engine that rounding explains."""
 
 
 class Scores(NamedTuple):
@@ -37,14 +46,16 @@ class Scores(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """Sums over the N sampled tokens of a micro-batch; divide by the trained tokens of the whole batch."""
+    """Sums over the N sampled tokens of a micro-batch; all but the loss unweighted."""
 
     loss: torch.Tensor
-    """With gradient."""
+    """Weighted, with gradient; divided by the batch's divisor."""
     kl: torch.Tensor
     """k3 estimate of KL(pi, reference); zero where there is no reference."""
     ratio: torch.Tensor
     """Importance ratios pi / behaviour."""
+    off: torch.Tensor
+    """Tokens whose importance ratio lies outside `NEAR`."""
     clipped: torch.Tensor
     """Tokens whose ratio lay beyond the clip on the side where clipping takes the gradient away."""
 
@@ -55,7 +66,8 @@ def score(model: PreTrainedModel, batch: MicroBatch, *, temperature: float) -> S
     Hidden states are selected before the output layer, so logits exist only where a token was sampled. There is no
     attention mask: padding is on the right and the model is causal.
     """
-    hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    positions = {} if batch.positions is None else {"position_ids": batch.positions}
+    hidden = model.base_model(input_ids=batch.ids, use_cache=False, **positions).last_hidden_state
     logits = model.get_output_embeddings()(hidden[batch.rows, batch.columns]).float() / temperature
     logprobs = logits.log_softmax(dim=-1)
     with torch.no_grad():
@@ -76,20 +88,36 @@ def policy_loss(
     clip: tuple[float, float],
     kl: float,
     reference: torch.Tensor | None = None,
+    cap: float | None = None,
+    old: torch.Tensor | None = None,
+    unbiased_kl: bool = False,
 ) -> Terms:
     """The objective of the module docstring, summed over the sampled tokens of a micro-batch.
 
     Args:
         logprobs: [N], of the model in training.
-        batch: where the tokens, their advantages and the sampling logprobs come from.
+        batch: where the tokens, their advantages, weights and the sampling logprobs come from.
         clip: lower and upper distance of the ratio from 1.
         kl: weight of the KL penalty.
         reference: [N], logprobs under the policy at the iteration's start, without gradient; `None` for no penalty.
+        cap: bound of the correction between engine and trainer; `None` to clip the ratio to the engine itself.
+        old: [N], logprobs under the trainer's policy before the update, for `cap`; by default those given, detached.
+        unbiased_kl: whether the KL is weighted by the ratio.
     """
     low, high = clip
-    ratio = (logprobs - batch.behaviour).exp()
+    importance = (logprobs - batch.behaviour).exp()
+    if cap is None:
+        ratio, correction = importance, None
+    else:
+        before = logprobs.detach() if old is None else old
+        ratio, correction = (logprobs - before).exp(), (before - batch.behaviour).exp().clamp(max=cap)
     unclipped = ratio * batch.advantages
     bounded = ratio.clamp(1.0 - low, 1.0 + high) * batch.advantages
+    surrogate = torch.minimum(unclipped, bounded)
+    if correction is not None:
+        surrogate = surrogate * correction
     divergence = torch.zeros_like(logprobs) if reference is None else k3(logprobs, reference)
-    loss = (kl * divergence - torch.minimum(unclipped, bounded)).sum()
-    return Terms(loss, divergence.sum().detach(), ratio.sum().detach(), (bounded < unclipped).sum())
+    penalty = divergence * ratio if unbiased_kl else divergence
+    loss = (batch.weights * (kl * penalty - surrogate)).sum()
+    off = (importance < NEAR[0]) | (importance > NEAR[1])
+    return Terms(loss, divergence.sum().detach(), importance.sum().detach(), off.sum(), (bounded < unclipped).sum())

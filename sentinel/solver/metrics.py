@@ -8,9 +8,13 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import Field
 
-from sentinel.records import OriginKind, Outcome, Record, Reward, Task, Trajectory
+from sentinel.records import Ending, OriginKind, Outcome, Record, Reward, Task, Trajectory
 from sentinel.rollout.episode import Played
+from sentinel.solver.alarms import Alarm
+from sentinel.solver.shaping import conduct
+from sentinel.spec.trainer import Shaping
 
 
 class Group(NamedTuple):
@@ -33,6 +37,8 @@ class Update(NamedTuple):
     """Nats, of the distributions that the tokens were drawn from."""
     ratio: float
     """Importance ratio of trainer to engine: 1 up to rounding, or one of the two is wrong."""
+    ratio_off: float
+    """Share of tokens whose importance ratio lies outside [0.9, 1.1]."""
     clipped: float
     """Share of tokens whose gradient the clip takes away."""
     grad_norm: float
@@ -66,6 +72,10 @@ class StepMetrics(Record):
     reward: float | None
     """Mean of what was maximised, shaping included; `None` where all episodes are void (so below)."""
     success_rate: float | None
+    shaping: dict[str, float] = Field(default_factory=dict)
+    """Mean of each measure of conduct that has a weight, before weighting; part of the reward."""
+    truncated: int = 0
+    """Episodes that a limit cut off; left out of the loss where the spec says so."""
     turns: float | None
     """Mean assistant turns of an episode."""
     tokens: float | None
@@ -75,9 +85,12 @@ class StepMetrics(Record):
     kl: float | None = None
     entropy: float | None = None
     ratio: float | None = None
+    ratio_off: float | None = None
     clipped: float | None = None
     grad_norm: float | None = None
     skipped: Skipped | None = None
+    alarms: tuple[Alarm, ...] = ()
+    """What the guards found wrong after this step."""
     dev: float | None = None
     """Success rate on the dev tasks after this step, on the steps that were evaluated."""
     dev_start: float | None = None
@@ -101,7 +114,18 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def describe(step: int, groups: Sequence[Group], refill: int, update: Update | None) -> StepMetrics:
+def _conduct(trajectories: Sequence[Trajectory], settings: Shaping) -> dict[str, float]:
+    if not settings.weights or not trajectories:
+        return {}
+    measures = [conduct(each, length_tokens=settings.length_tokens) for each in trajectories]
+    return {name: float(np.mean([each[name] for each in measures])) for name in settings.weights}
+
+
+TRUNCATED = frozenset({Ending.malformed, Ending.out_of_context, Ending.out_of_turns})
+"""Endings that a limit of the spec brought about."""
+
+
+def describe(step: int, groups: Sequence[Group], refill: int, update: Update | None, shaping: Shaping) -> StepMetrics:
     """The figures of a step before its dev evaluation."""
     trajectories = [played.trajectory for group in groups for played in group.played]
     valid = [trajectory for trajectory in trajectories if trajectory.outcome is not Outcome.void]
@@ -119,6 +143,8 @@ def describe(step: int, groups: Sequence[Group], refill: int, update: Update | N
         void=dict(void),
         reward=_mean([reward for each in valid if (reward := reward_of(each)) is not None]),
         success_rate=_mean([float(each.outcome is Outcome.success) for each in valid]),
+        shaping=_conduct(valid, shaping),
+        truncated=sum(each.ending in TRUNCATED for each in valid),
         turns=_mean([each.counts.turns for each in valid]),
         tokens=_mean([each.counts.tokens for each in valid]),
         skipped=skipped,

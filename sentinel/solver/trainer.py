@@ -5,8 +5,9 @@
     every few steps: dev evaluation; the best policy seen, the start included, is what `train` leaves in the model
 
 Each batch is used for one update, so the policy that is trained is the one that played. Groups whose rewards are all
-equal carry no information; in their place as many prompts are drawn once more, and every episode counts in the budget.
-Every random number derives from what it is for, so the loop holds no random state and resumes between any two steps.
+equal carry no information, whatever their shaping; in their place as many prompts are drawn once more, and each episode
+counts in the budget. Every random number derives from what it is for, so the loop holds no random state and resumes
+between any two steps. A run that is told to end (SIGTERM) writes the checkpoint of its last whole step first.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
 
 from sentinel.artifacts import write_jsonl
 from sentinel.curriculum import Curriculum
@@ -27,20 +26,20 @@ from sentinel.records import Json, Task
 from sentinel.rollout.episode import Assignment, Played
 from sentinel.seeds import derive, generator
 from sentinel.solver.advantages import group_advantages
+from sentinel.solver.alarms import MEANING
 from sentinel.solver.batch import Sample
 from sentinel.solver.checkpoint import (
     Checkpoints,
     Manifest,
     model_tensors,
     restore_model,
-    restore_training,
     save_tensors,
-    training_tensors,
 )
-from sentinel.solver.guards import DevScore, Guards, dev_score
-from sentinel.solver.metrics import Group, Skipped, StepMetrics, Update, describe, reward_of
-from sentinel.solver.update import Updater
-from sentinel.spec.models import Trainer as Settings
+from sentinel.solver.guards import DevScore, Guards, alarms, dev_score
+from sentinel.solver.metrics import TRUNCATED, Group, Skipped, StepMetrics, Update, describe, reward_of
+from sentinel.solver.shaping import shaped
+from sentinel.solver.update import Backend
+from sentinel.spec.trainer import Trainer as Settings
 
 DEV_TRIALS = 2
 """Episodes per dev task."""
@@ -73,7 +72,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        backend: Backend,
         name: str,
         play: Play,
         curriculum: Curriculum,
@@ -82,11 +81,12 @@ class Trainer:
         seed: tuple[int, int],
         checkpoints: Checkpoints,
         progress: Progress,
+        checkpoint_every: int = 1,
     ) -> None:
-        """Prepare to train the model in place.
+        """Prepare to train the backend's model in place.
 
         Args:
-            model: the iteration's first policy, and the reference of the KL penalty.
+            backend: computes the steps, and holds the policy, which now is the iteration's first.
             name: its hash; after k updates the policy signs as `name+k`.
             play: the rollout pool over the same model.
             curriculum: where the prompts come from; it learns from the outcomes.
@@ -95,8 +95,9 @@ class Trainer:
             seed: the experiment's seed and the iteration.
             checkpoints: where the steps are kept.
             progress: who is told.
+            checkpoint_every: steps between checkpoints; the last step, and every new best policy, has one.
         """
-        self.model = model
+        self._backend, self._every = backend, checkpoint_every
         self.curriculum = curriculum
         self.metrics: list[StepMetrics] = []
         self._name = name
@@ -106,10 +107,12 @@ class Trainer:
         self._seed = seed
         self._checkpoints = checkpoints
         self._progress = progress
-        self._updater = Updater(model, settings)
         self._guards = Guards()
         self._groups = self._updates = 0
         self._dev_start: float | None = None
+        self._state: dict[str, Json] = {}
+        self._saved = -1
+        self._settled = False
 
     def train(self) -> list[StepMetrics]:
         """Run all steps that are left and put the best policy into the model.
@@ -122,13 +125,18 @@ class Trainer:
             self._resume(*found)
         else:
             self._dev_start = self._judge(0).value
-            self._save(0)
+            self._note()
+            self._save()
         self._progress.start(self._settings.steps, done=len(self.metrics))
-        while len(self.metrics) < self._settings.steps and not self._guards.stop:
-            self._step(len(self.metrics) + 1)
+        try:
+            while len(self.metrics) < self._settings.steps and not self._guards.stop:
+                self._step(len(self.metrics) + 1)
+        except SystemExit:
+            self._leave()
+            raise
         if self._guards.stop:
             self._progress.say(self._guards.stop)
-        restore_model(self.model, load_file(self._checkpoints.folder / _best(self._guards.best_step)))
+        restore_model(self._backend.model, load_file(self._checkpoints.folder / _best(self._guards.best_step)))
         return [each.model_copy(update={"result": each.step == self._guards.best_step}) for each in self.metrics]
 
     def trajectory_files(self) -> list[Path]:
@@ -140,17 +148,28 @@ class Trainer:
         for draw in range(1, 1 + self._settings.refills):
             if missing := self._settings.prompts_per_step - sum(group.advantages is not None for group in groups):
                 groups += self._collect(step, draw, missing)
+        trajectories = [played.trajectory for group in groups for played in group.played]
+        self._settled = False
+        self._checkpoints.attach(_trajectories(step), partial(write_jsonl, records=trajectories))
         update = self._update(groups)
         self._updates += update is not None
-        metrics = describe(step, groups, len(groups) - self._settings.prompts_per_step, update)
+        refill = len(groups) - self._settings.prompts_per_step
+        self._finish(describe(step, groups, refill, update, self._settings.shaping))
+
+    def _finish(self, metrics: StepMetrics) -> None:
+        """What follows the update: the dev evaluation where it is due, alarms, the checkpoint."""
+        step = metrics.step
         self._guards.not_finite += metrics.skipped is Skipped.not_finite
         if step % self._settings.dev_every == 0 or step == self._settings.steps:
             score = self._judge(step)
             metrics = metrics.model_copy(update={"dev": score.value, "dev_episodes": len(self._dev) * DEV_TRIALS})
-        self.metrics.append(metrics.model_copy(update={"dev_start": self._dev_start}))
-        trajectories = [played.trajectory for group in groups for played in group.played]
-        self._checkpoints.attach(_trajectories(step), partial(write_jsonl, records=trajectories))
-        self._save(step)
+        found = alarms([*self.metrics, metrics], self._settings.alarms, self._guards.best_value)
+        self._guards.heed(found)
+        metrics = metrics.model_copy(update={"alarms": found, "dev_start": self._dev_start})
+        self.metrics.append(metrics)
+        self._note()
+        if step % self._every == 0 or step in (self._settings.steps, self._guards.best_step) or self._guards.stop:
+            self._save()
         self._report(metrics)
 
     def _collect(self, step: int, draw: int, prompts: int) -> list[Group]:
@@ -166,22 +185,33 @@ class Trainer:
         played = self._play(assignments, policy=self._signature())
         groups = []
         for number, task in enumerate(tasks):
-            episodes = played[number * size : (number + 1) * size]
-            rewards = [reward_of(each.trajectory) for each in episodes]
-            groups.append(Group(task, episodes, group_advantages(rewards)))
+            episodes = [shaped(each, self._settings.shaping) for each in played[number * size : (number + 1) * size]]
+            groups.append(Group(task, episodes, self._advantages(episodes)))
             known = [each.trajectory.reward.total for each in episodes if each.trajectory.reward]
             self.curriculum.observe(task.id, round(sum(known)), len(known))
         return groups
 
+    def _advantages(self, episodes: Sequence[Played]) -> list[float | None] | None:
+        """Of a group, shaping included; none where only the shaping differs."""
+        if len({each.trajectory.reward.total for each in episodes if each.trajectory.reward}) < 2:
+            return None
+        rewards = [reward_of(each.trajectory) for each in episodes]
+        return group_advantages(rewards, scale=self._settings.scale_advantages)
+
     def _update(self, groups: Sequence[Group]) -> Update | None:
-        samples = [
-            Sample(tokens, advantage)
+        trained = [
+            (played, advantage)
             for group in groups
             for played, advantage in zip(group.played, group.advantages or (), strict=False)
-            if advantage is not None
-            for tokens in played.samples
+            if advantage is not None and not (self._settings.mask_truncated and played.trajectory.ending in TRUNCATED)
         ]
-        return self._updater.update(samples) if samples else None
+        samples = [
+            Sample(tokens, advantage, episode)
+            for episode, (played, advantage) in enumerate(trained)
+            for tokens in played.samples
+            if tokens.sampled.any()
+        ]
+        return self._backend.update(samples) if samples else None
 
     def _judge(self, step: int) -> DevScore:
         """Evaluate the policy on the dev tasks and keep its weights where it is the best so far."""
@@ -195,7 +225,7 @@ class Trainer:
         if self._guards.improved(step, score):
             if before is not None:
                 self._checkpoints.detach(_best(before))
-            self._checkpoints.attach(_best(step), partial(save_tensors, tensors=model_tensors(self.model)))
+            self._checkpoints.attach(_best(step), partial(save_tensors, tensors=model_tensors(self._backend.model)))
         return score
 
     def _signature(self) -> str:
@@ -205,24 +235,37 @@ class Trainer:
         seed, iteration = self._seed
         return (seed, "train", iteration, *parts)
 
-    def _save(self, step: int) -> None:
-        state: dict[str, Json] = {
+    def _note(self) -> None:
+        """Remember the state after a whole step: weights, moments and counters belong together from here on."""
+        self._state = {
             "metrics": [each.model_dump(mode="json") for each in self.metrics],
             "curriculum": self.curriculum.state(),
             "guards": asdict(self._guards),
             "groups": self._groups,
             "dev_start": self._dev_start,
         }
-        self._checkpoints.save(step, training_tensors(self.model, self._updater.optimizer), state)
+        self._settled = True
 
-    def _resume(self, manifest: Manifest, tensors: dict[str, torch.Tensor]) -> None:
+    def _save(self) -> None:
+        self._saved = len(self.metrics)
+        self._checkpoints.save(self._saved, self._backend.save, self._state)
+
+    def _leave(self) -> None:
+        """Told to end: what was learnt since the last checkpoint is kept, unless a step is half done."""
+        if self._settled and self._saved < len(self.metrics):
+            self._save()
+        self._progress.say(f"told to end: the next start continues after step {self._saved}")
+
+    def _resume(self, manifest: Manifest, tensors: Path) -> None:
         state = manifest.state
         self.metrics = [StepMetrics.model_validate(each) for each in state["metrics"]]
         self.curriculum.restore(state["curriculum"])
         self._guards = Guards(**state["guards"])
         self._groups, self._dev_start = state["groups"], state["dev_start"]
         self._updates = sum(each.skipped is None for each in self.metrics)
-        restore_training(self.model, self._updater.optimizer, tensors)
+        self._backend.load(tensors)
+        self._note()
+        self._saved = manifest.step
         self._progress.say(f"continuing after step {manifest.step}")
 
     def _report(self, metrics: StepMetrics) -> None:
@@ -233,6 +276,8 @@ class Trainer:
             )
         if metrics.skipped is Skipped.not_finite:
             self._progress.say(f"step {metrics.step}: loss or gradient is not finite: skipped, policy unchanged")
+        for alarm in metrics.alarms:
+            self._progress.say(f"step {metrics.step}: alarm '{alarm}': {MEANING[alarm]}")
         shown = ("reward", "informative_share", "loss", "kl", "entropy", "dev")
         figures = {name: value for name in shown if (value := getattr(metrics, name)) is not None}
         self._progress.advance(1, **figures)

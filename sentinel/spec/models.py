@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from sentinel.spec.section import Name as Name
+from sentinel.spec.section import Positive as Positive
+from sentinel.spec.section import Sampling, Share
+from sentinel.spec.section import Section as Section
+from sentinel.spec.trainer import Trainer as Trainer
 
 API_VERSION = "sentinel.dev/v1alpha1"
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$")]
-"""A DNS label: it becomes part of folder, DVC stage and Kubernetes object names."""
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
 
 SKILLS = ("ask", "variant", "two_items", "refund_method", "refuse", "transfer", "two_requests")
 """The decision skills of the synthetic demonstrations, each of which a warm start can leave weak."""
@@ -33,22 +34,14 @@ def _known_skill(name: str) -> str:
 Skill = Annotated[str, AfterValidator(_known_skill)]
 
 
-class Section(BaseModel):
-    """A part of the spec: strict (no coercion, no unknown keys) and immutable."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
 class Metadata(Section):
     """Who the experiment is."""
 
     name: Name
     """Names the run: `runs/<name>`, the DVC stages and the KFP experiment."""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
     """Short key-value pairs to find it by."""
-    annotations: dict[str, Any] = {}
+    annotations: dict[str, Any] = Field(default_factory=dict)
     """The free-form place: anything automation wants to keep here."""
 
 
@@ -171,7 +164,7 @@ class Warmup(Section):
     """Demonstrations per step."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     """Step size of Muon for matrices; embeddings and norms use AdamW at a fifth of it."""
-    weaknesses: dict[Skill, Share] = {}
+    weaknesses: dict[Skill, Share] = Field(default_factory=dict)
     """Decision skill -> share of its demonstrations that stay correct."""
 
 
@@ -203,32 +196,6 @@ class SeedTasks(Section):
     """JSONL file of own tasks for the general pool, relative to the spec; it may share nothing with evaluation."""
     evaluate: EvaluationSet
     """The reported set."""
-
-
-class Sampling(Section):
-    """How the policy samples. Truncation would falsify the importance ratios: only its neutral values pass."""
-
-    temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0
-    """Softmax temperature."""
-    top_p: float = 1.0
-    """Must stay 1.0 in training rollouts."""
-    top_k: int = -1
-    """Must stay -1 (off) in training rollouts."""
-    min_p: float = 0.0
-    """Must stay 0.0 in training rollouts."""
-    max_new_tokens: Positive = 4096
-    """Tokens of one assistant turn."""
-
-    @field_validator("top_p", "top_k", "min_p")
-    @classmethod
-    def _no_truncation(cls, value: float, info: ValidationInfo) -> float:
-        neutral = {"top_p": 1.0, "top_k": -1, "min_p": 0.0}[str(info.field_name)]
-        if value != neutral:
-            raise ValueError(
-                f"{value} truncates the sampling distribution, which makes the importance ratios of training wrong; "
-                f"remove it or set it to {neutral}"
-            )
-        return value
 
 
 class Rollout(Sampling):
@@ -327,31 +294,6 @@ class Curriculum(Section):
     """Share of prompts drawn from targeted tasks (as far as there are any)."""
     retire_above: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
     """Running success rate above which a task is drawn no more."""
-
-
-class Trainer(Sampling):
-    """Reinforcement learning of the Solver (GRPO)."""
-
-    algorithm: Literal["grpo"] = "grpo"
-    """The objective."""
-    steps: Positive = 12
-    """Optimizer steps per iteration; the paper refreshes tasks every 12 rollout batches."""
-    prompts_per_step: Positive = 32
-    """Groups per step."""
-    group_size: Annotated[int, Field(ge=2)] = 8
-    """Episodes per group; advantages are relative within a group, so at least 2."""
-    refills: Annotated[int, Field(ge=0, le=4)] = 1
-    """Most extra draws per step in place of groups whose rewards are all equal; their episodes count in the budget."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1.0e-6
-    """AdamW step size."""
-    clip: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], Annotated[float, Field(gt=0.0)]] = (0.2, 0.28)
-    """Lower and upper clip of the importance ratio (asymmetric, as DAPO)."""
-    kl: Annotated[float, Field(ge=0.0)] = 0.001
-    """Weight of the KL penalty to the policy at the iteration's start."""
-    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    """Gradient clipping."""
-    dev_every: Positive = 6
-    """Steps between dev evaluations; the checkpoint with the best dev score is the stage's result."""
 
 
 def _usual_k(evaluator: dict[str, Any]) -> tuple[int, ...]:

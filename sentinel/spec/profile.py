@@ -72,11 +72,53 @@ class VllmServer(Section):
         return value
 
 
+class TorchTrainer(Section):
+    """Training steps in the stage's own process; needs no compiler."""
+
+    type: Literal["torch"] = "torch"
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: a third more time for much less memory."""
+    checkpoint_every: Positive = 1
+    """Steps between checkpoints; what a kill can cost."""
+
+
+class DeepSpeedTrainer(Section):
+    """Training steps in processes of their own, each with a share of the batch (DeepSpeed's ZeRO)."""
+
+    type: Literal["deepspeed"]
+    stage: Literal[0, 2, 3] = 2
+    """What the ranks share out: 0 nothing, 2 optimizer states and gradients, 3 the weights as well."""
+    ranks: Positive = 1
+    """Processes of a node, one per GPU where there are some."""
+    nodes: Positive = 1
+    """Nodes; on all but this one, `python -m sentinel.solver.rank` is to be started (docs/training.md)."""
+    rendezvous: Annotated[str, Field(pattern=r"^[\w.-]+:\d+$")] | None = None
+    """HOST:PORT of this node, where the ranks find each other; by default a free port of this machine."""
+    offload_optimizer: bool = False
+    """Keep optimizer states in the CPU's memory and step there; compiles DeepSpeed's own AdamW once."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: a third more time for much less memory."""
+    checkpoint_every: Positive = 1
+    """Steps between checkpoints; what a kill can cost."""
+    builds: Annotated[str, Field(min_length=1)] | None = None
+    """Folder of what DeepSpeed compiles, to be shared between runs; by default one in the user's cache."""
+    start_seconds: Positive = 1800
+    """Time for the ranks to compile, load the policy and find each other."""
+
+    @model_validator(mode="after")
+    def _nodes_meet_somewhere(self) -> DeepSpeedTrainer:
+        if self.nodes > 1 and self.rendezvous is None:
+            raise ValueError(f"rendezvous: {self.nodes} nodes need a HOST:PORT at which they meet")
+        return self
+
+
 class ProfileSpec(Section):
     """What the machine offers."""
 
     engine: Annotated[InProcess | VllmServer, Field(discriminator="type")] = InProcess()
     """What samples from the policy."""
+    trainer: Annotated[TorchTrainer | DeepSpeedTrainer, Field(discriminator="type")] = TorchTrainer()
+    """What computes the steps of the train stage."""
     workers: Positive = 1
     """Processes that play diagnosis and evaluation side by side; needs an engine that is a server."""
     threads: Positive = 2

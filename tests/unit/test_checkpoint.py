@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from sentinel.artifacts import write_text
+from sentinel.errors import StageError
 from sentinel.solver.checkpoint import (
     Checkpoints,
     model_tensors,
     restore_model,
-    restore_training,
     save_tensors,
-    training_tensors,
 )
+from sentinel.solver.optimizer import MasterAdamW
 from tests.unit.solver_toys import VOCABULARY, tiny_llama
 
 
-def trained(steps: int) -> tuple[LlamaForCausalLM, torch.optim.AdamW]:
-    model = tiny_llama()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+def trained(steps: int, seed: int = 0) -> tuple[LlamaForCausalLM, MasterAdamW]:
+    model = tiny_llama(seed)
+    optimizer = MasterAdamW(model, 1e-3)
     learn(model, optimizer, range(steps))
     return model, optimizer
 
 
-def learn(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, steps: range) -> None:
+def learn(model: LlamaForCausalLM, optimizer: MasterAdamW, steps: range) -> None:
     for step in steps:
         ids = torch.arange(step, step + 12)[None] % VOCABULARY
         optimizer.zero_grad()
         model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.take_gradients()
         optimizer.step()
+
+
+def writing(**values: float) -> Callable[[Path], None]:
+    return partial(save_tensors, tensors={name: torch.full((4,), value) for name, value in values.items()})
 
 
 def equal(one: LlamaForCausalLM, other: LlamaForCausalLM) -> bool:
@@ -45,22 +53,21 @@ def save(folder: Path, steps: int) -> Checkpoints:
     checkpoints = Checkpoints(folder, say=print)
     for step in range(1, steps + 1):
         checkpoints.attach(f"log-{step}.jsonl", partial(write_text, text=f"{step}\n"))
-        checkpoints.save(step, {"x": torch.full((4,), float(step))}, {"step": step, "half": 0.1 * step})
+        checkpoints.save(step, writing(x=step), {"step": step, "half": 0.1 * step})
     return checkpoints
 
 
 def test_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     model, optimizer = trained(3)
-    Checkpoints(tmp_path, say=print).save(3, training_tensors(model, optimizer), {})
+    Checkpoints(tmp_path, say=print).save(3, partial(save_tensors, tensors=optimizer.tensors()), {})
     found = Checkpoints(tmp_path, say=print).load()
     assert found is not None
-    resumed = tiny_llama(seed=9)
-    fresh = torch.optim.AdamW(resumed.parameters(), lr=1e-3)
-    restore_training(resumed, fresh, found[1])
+    resumed, fresh = trained(1, seed=9)
+    fresh.restore(load_file(found[1]))
     assert equal(model, resumed)
-    for old, new in zip(model.parameters(), resumed.parameters(), strict=True):
-        assert optimizer.state[old].keys() == fresh.state[new].keys()
-        assert all(torch.equal(optimizer.state[old][key], fresh.state[new][key]) for key in optimizer.state[old])
+    old, new = optimizer.tensors(), fresh.tensors()
+    assert old.keys() == new.keys()
+    assert all(torch.equal(old[name], new[name]) for name in old)
     learn(model, optimizer, range(3, 6))
     learn(resumed, fresh, range(3, 6))
     assert equal(model, resumed)
@@ -68,11 +75,27 @@ def test_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
 
 def test_a_checkpoint_before_the_first_update_has_no_moments(tmp_path: Path) -> None:
     model, optimizer = trained(0)
-    save_tensors(tmp_path / "start.safetensors", training_tensors(model, optimizer))
     other, moved = trained(2)
-    restore_training(other, moved, model_tensors(model))
+    moved.restore(optimizer.tensors())
     assert equal(model, other)
-    assert not moved.state
+    assert moved.tensors().keys() == model_tensors(model).keys()
+
+
+def test_a_full_disk_is_told_and_the_checkpoint_before_it_stays(tmp_path: Path) -> None:
+    checkpoints = save(tmp_path, 2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        large = partial(save_tensors, tensors={"x": torch.zeros(100_000)})
+        with pytest.raises(StageError, match=r"checkpoint of step 3 cannot be written.*\n.*make room"):
+            checkpoints.save(3, large, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    found = Checkpoints(tmp_path, say=print).load()
+    assert found is not None
+    assert found[0].step == 2
 
 
 def test_shared_weights_stay_shared() -> None:
@@ -87,7 +110,7 @@ def test_the_newest_is_loaded_and_two_are_kept(tmp_path: Path) -> None:
     found = Checkpoints(tmp_path, say=print).load()
     assert found is not None
     assert found[0].state == {"step": 5, "half": 0.5}
-    assert found[1]["x"].tolist() == [5.0] * 4
+    assert load_file(found[1])["x"].tolist() == [5.0] * 4
     assert sorted(path.name for path in tmp_path.glob("step-*")) == [
         "step-0004.json", "step-0004.safetensors", "step-0005.json", "step-0005.safetensors",
     ]  # fmt: skip
@@ -112,7 +135,7 @@ def test_a_corrupt_one_is_skipped_for_the_one_before(tmp_path: Path, damaged: st
     assert found[0].step == 4
     assert bool(said) == ((damaged, damage) != ("step-0005.json", "remove"))
     assert all("step-0005.json skipped" in text and damaged in text for text in said)
-    checkpoints.save(5, {"x": torch.zeros(1)}, {})
+    checkpoints.save(5, writing(x=0.0), {})
     again = Checkpoints(tmp_path, say=print).load()
     assert again is not None
     assert again[0].step == 5
@@ -135,18 +158,18 @@ def test_a_checkpoint_is_there_only_when_its_manifest_is(tmp_path: Path) -> None
     found = Checkpoints(tmp_path, say=print).load()
     assert found is not None
     assert found[0].step == 2
-    checkpoints.save(3, {"x": torch.ones(1)}, {})
+    checkpoints.save(3, writing(x=1.0), {})
     assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_detached_files_go_when_no_kept_checkpoint_needs_them(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, say=print)
     checkpoints.attach("best-0.safetensors", partial(save_tensors, tensors={"x": torch.zeros(1)}))
-    checkpoints.save(1, {"x": torch.zeros(1)}, {})
+    checkpoints.save(1, writing(x=0.0), {})
     checkpoints.detach("best-0.safetensors")
-    checkpoints.save(2, {"x": torch.zeros(1)}, {})
+    checkpoints.save(2, writing(x=0.0), {})
     assert (tmp_path / "best-0.safetensors").exists()
-    checkpoints.save(3, {"x": torch.zeros(1)}, {})
+    checkpoints.save(3, writing(x=0.0), {})
     assert not (tmp_path / "best-0.safetensors").exists()
 
 

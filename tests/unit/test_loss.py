@@ -30,7 +30,7 @@ def slow_loss(
     temperature: float,
 ) -> torch.Tensor:
     total, count = torch.zeros(()), 0
-    for tokens, advantage in samples:
+    for tokens, advantage, _ in samples:
         for at in range(len(tokens.ids)):
             if not tokens.sampled[at]:
                 continue
@@ -78,7 +78,7 @@ def episodes(seed: int, count: int = 4) -> list[Sample]:
 
 def on_policy(model: LlamaForCausalLM, samples: list[Sample], temperature: float = 1.0) -> list[Sample]:
     result = []
-    for tokens, advantage in samples:
+    for tokens, advantage, _ in samples:
         logprobs = np.zeros(len(tokens.ids), np.float32)
         for at in np.flatnonzero(tokens.sampled):
             logprobs[at] = float(token_logprob(model, tokens.ids, int(at), temperature).detach())
@@ -104,7 +104,7 @@ def test_observations_are_context_only() -> None:
     model, samples = tiny_llama(), episodes(5)
     disturbed = [
         Sample(Tokens(t.ids, t.sampled, np.where(t.sampled, t.logprobs, -7.0).astype(np.float32)), advantage)
-        for t, advantage in samples
+        for t, advantage, _ in samples
     ]
     before, after = (gradients(model, fast_loss(model, None, each, 0.0, 1.0, 100)) for each in (samples, disturbed))
     assert torch.equal(before, after)
@@ -140,7 +140,9 @@ def flat(ratios: list[float], advantages: list[float]) -> tuple[torch.Tensor, Mi
     n = len(ratios)
     zeros = torch.zeros(n, dtype=torch.int64)
     logprobs = torch.tensor([math.log(ratio) for ratio in ratios], requires_grad=True)
-    return logprobs, MicroBatch(zeros[None], zeros, zeros, zeros, torch.zeros(n), torch.tensor(advantages))
+    return logprobs, MicroBatch(
+        zeros[None], zeros, zeros, zeros, torch.zeros(n), torch.tensor(advantages), torch.ones(n)
+    )
 
 
 def test_the_clip_is_asymmetric_and_one_sided() -> None:

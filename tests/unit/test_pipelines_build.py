@@ -127,7 +127,7 @@ def test_caching_is_off_and_the_profile_is_on_every_container(tmp_path: Path) ->
         names = {one["name"]: one["value"] for one in executors[label]["container"]["env"]}
         assert names["SENTINEL_REMOTE"] == "s3://sentinel/cas" and names["SENTINEL_PROFILE"] == "gpu"
     trainer = next(label for label in executors if label.startswith("exec-train"))
-    assert executors[trainer]["container"]["resources"]["accelerator"]["resourceCount"] == "4"
+    assert executors[trainer]["container"]["resources"]["accelerator"]["resourceCount"] == "8"
     assert kubernetes[trainer]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     assert kubernetes[trainer]["emptyDirMounts"][1] == {
         "medium": "Memory", "mountPath": "/dev/shm", "sizeLimit": "64Gi", "volumeName": "shm"

@@ -18,15 +18,19 @@ from sentinel.rollout.episode import Assignment, Played
 from sentinel.solver.checkpoint import Checkpoints
 from sentinel.solver.metrics import Skipped, StepMetrics
 from sentinel.solver.trainer import DEV_TRIALS, Play, Trainer
+from sentinel.solver.update import Updater
 from sentinel.spec.models import Curriculum as CurriculumSettings
-from sentinel.spec.models import Trainer as Settings
+from sentinel.spec.trainer import Alarms
+from sentinel.spec.trainer import Trainer as Settings
 from tests.unit.solver_toys import Log, WordGame, task, tiny_llama
 
 DEV = [task(f"d{n}") for n in range(12)]
 
 
 def settings(steps: int = 4, kl: float = 0.001) -> Settings:
-    return Settings(steps=steps, prompts_per_step=4, group_size=4, dev_every=2, learning_rate=0.01, kl=kl)
+    """Steps far larger than a real policy's, so the thresholds of the alarms are, too."""
+    quiet = Alarms(kl=1e3, dev_drop=1.0)
+    return Settings(steps=steps, prompts_per_step=4, group_size=4, dev_every=2, learning_rate=0.01, kl=kl, alarms=quiet)
 
 
 def trainer(folder: Path, model: LlamaForCausalLM, play: Play, chosen: Settings, log: Log | None = None) -> Trainer:
@@ -36,7 +40,7 @@ def trainer(folder: Path, model: LlamaForCausalLM, play: Play, chosen: Settings,
     curriculum = Curriculum(general, targeted, CurriculumSettings())
     folder.mkdir(exist_ok=True)
     checkpoints = Checkpoints(folder, say=log.say)
-    return Trainer(model, "start", play, curriculum, DEV, chosen, (7, 1), checkpoints, log)
+    return Trainer(Updater(model, chosen), "start", play, curriculum, DEV, chosen, (7, 1), checkpoints, log)
 
 
 def weights(model: LlamaForCausalLM) -> torch.Tensor:

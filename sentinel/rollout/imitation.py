@@ -1,0 +1,109 @@
+"""Stored conversations as training data: any trajectory file of ours, or a result file of tau2.
+
+    for messages in successes(Path("results.json"), tasks=()):
+        samples += imitated(messages, arena)       # as if this policy had said what the agent said
+
+The conversation is rendered in the arena's template and encoded with its tokenizer, piece by piece as an episode does
+it, so a policy that plays the same words sees the same ids. Only the agent's tokens are marked as sampled; their
+log-probabilities are 0, since another agent chose them. Where the template rewrites history each stretch is a sample of
+its own; a conversation that outgrows the context is cut before the first turn that does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sentinel.artifacts import read_jsonl
+from sentinel.env.stored import read_document
+from sentinel.env.tau2_results import read_results
+from sentinel.llm.engine import Finish, Sample
+from sentinel.llm.templates import THOUGHT, render_call
+from sentinel.llm.transcript import Tokens, Transcript
+from sentinel.records import Message, Outcome, Role, Task, Trajectory
+from sentinel.rollout.arena import Arena
+
+
+def successes(path: Path, tasks: Sequence[Task]) -> Iterator[Sequence[Message]]:
+    """The conversations of a file that succeeded; `tasks` are those that a tau2 file may name.
+
+    Raises:
+        ArtifactError: The file is of neither kind, or broken; names the place.
+    """
+    document = read_document(path)
+    if document is None:
+        trajectories = read_jsonl(path, Trajectory)
+        yield from (each.messages for each in trajectories if each.outcome is Outcome.success)
+        return
+    for stored in read_results(path, document, tasks):
+        if stored.ended and stored.void is None and stored.reward == 1.0:
+            yield stored.messages
+
+
+def imitated(messages: Sequence[Message], arena: Arena) -> tuple[Tokens, ...]:
+    """The token buffers of a conversation, oldest stretch first; none where the user never speaks."""
+    spoken = [message for message in messages if message.role is not Role.system]
+    first = next((n for n, message in enumerate(spoken) if message.role is Role.user), None)
+    if first is None:
+        return ()
+    copy = _Copy(arena, spoken[first].content)
+    for turn, answers in _turns(spoken[first + 1 :]):
+        if not copy.add(turn, answers):
+            break
+    return copy.samples()
+
+
+def _turns(messages: Sequence[Message]) -> Iterator[tuple[Message, list[Message]]]:
+    """Every assistant message with what followed it."""
+    starts = [n for n, message in enumerate(messages) if message.role is Role.assistant]
+    for start, end in zip(starts, [*starts[1:], len(messages)], strict=True):
+        yield messages[start], list(messages[start + 1 : end])
+
+
+class _Copy:
+    """A conversation as an episode would have it."""
+
+    def __init__(self, arena: Arena, opening: str) -> None:
+        self._arena, self._transcript = arena, Transcript()
+        self._pieces = [arena.template.opening(opening)]
+        self._transcript.read(list(arena.encode(self._pieces[0])))
+
+    def add(self, turn: Message, answers: Sequence[Message]) -> bool:
+        """Append a turn and its answers; whether another one can follow."""
+        text = self._text(turn)
+        ids = list(self._arena.encode(text))
+        if len(self._transcript) + len(ids) > self._arena.max_context:
+            return False
+        self._transcript.sample(Sample(ids, [0.0] * len(ids), Finish.stop))
+        self._pieces.append(text)
+        if not answers:
+            return False
+        new = self._answered(answers)
+        if len(self._transcript) + len(new) >= self._arena.max_context:
+            return False
+        self._transcript.read(new)
+        return True
+
+    def _text(self, turn: Message) -> str:
+        said = "\n".join(render_call(call) for call in turn.tool_calls) or turn.content
+        text = self._arena.template.turn(said)
+        return f"{turn.reasoning}\n{text}" if turn.reasoning and text.startswith(THOUGHT) else text
+
+    def _answered(self, answers: Sequence[Message]) -> list[int]:
+        """The results of tools, or the user's reply, after which the template may rewrite history."""
+        template = self._arena.template
+        if answers[0].role is Role.tool:
+            results = [answer.content for answer in answers if answer.role is Role.tool]
+            self._pieces.append(template.observation(results))
+            return list(self._arena.encode(self._pieces[-1]))
+        reply = template.answer(answers[0].content)
+        history = template.forget(self._pieces)
+        if history is None:
+            self._pieces.append(reply)
+            return list(self._arena.encode(reply))
+        self._pieces = [history + reply]
+        return self._transcript.new(self._arena.encode_prompt(history + reply))
+
+    def samples(self) -> tuple[Tokens, ...]:
+        """What there is to learn: stretches in which the agent speaks."""
+        return tuple(tokens for tokens in self._transcript.segments() if tokens.sampled.any())

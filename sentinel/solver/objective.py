@@ -1,0 +1,87 @@
+"""The gradient of one optimizer step, micro-batch by micro-batch: what both backends share.
+
+plan = cut(samples, settings, device)                    # the whole batch, normalised as one
+sums = sum(gradient(scorer, batch, plan.divisor, settings, backward, reference) for batch in plan.batches)
+figures(sums, plan, settings, norm)                      # `None` where loss or gradient is not finite
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from sentinel.solver.batch import MicroBatch, Sample, micro_batches, spread
+from sentinel.solver.loss import Scores, policy_loss
+from sentinel.solver.metrics import Update
+from sentinel.spec.trainer import Trainer as Settings
+
+Reference = Callable[[MicroBatch], torch.Tensor] | None
+"""Logprobs of a micro-batch under the iteration's first policy; `None` where the objective has no KL."""
+
+
+class Cut(NamedTuple):
+    """The batch of an optimizer step."""
+
+    batches: list[MicroBatch]
+    divisor: float
+    """By which the sum of the weighted losses is divided."""
+    tokens: int
+    """Sampled tokens."""
+
+
+def cut(samples: Sequence[Sample], settings: Settings, device: torch.device | str) -> Cut:
+    """Weights over the whole batch first, then micro-batches: how it is cut changes no more than rounding."""
+    weights, divisor = spread(samples, settings.aggregation, settings.max_new_tokens)
+    batches = micro_batches(
+        samples,
+        max_tokens=settings.micro_batch_tokens,
+        device=device,
+        weights=weights,
+        packed=settings.packing,
+    )
+    return Cut(batches, divisor, sum(len(batch.targets) for batch in batches))
+
+
+def gradient(
+    scorer: Callable[[MicroBatch], Scores],
+    batch: MicroBatch,
+    divisor: float,
+    settings: Settings,
+    backward: Callable[[torch.Tensor], object],
+    reference: Reference,
+) -> torch.Tensor:
+    """Add the gradient of a micro-batch; returns its sums of loss, KL, ratio, off, clipped and entropy, [6]."""
+    before = None if reference is None else reference(batch)
+    scores = scorer(batch)
+    terms = policy_loss(
+        scores.logprobs,
+        batch,
+        clip=settings.clip,
+        kl=settings.kl,
+        reference=before,
+        cap=settings.importance_cap,
+        unbiased_kl=settings.unbiased_kl,
+    )
+    backward(terms.loss / divisor)
+    parts = (terms.loss.detach(), terms.kl, terms.ratio, terms.off, terms.clipped, scores.entropy.sum())
+    return torch.stack([part.double() for part in parts])
+
+
+def figures(sums: torch.Tensor, plan: Cut, settings: Settings, norm: float) -> Update | None:
+    """What is reported of a step; `None` where loss or gradient is not finite."""
+    loss, kl, ratio, off, clipped, entropy = sums.tolist()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        return None
+    return Update(
+        trained_tokens=plan.tokens,
+        loss=loss / plan.divisor,
+        kl=kl / plan.tokens if settings.kl else None,
+        entropy=entropy / plan.tokens,
+        ratio=ratio / plan.tokens,
+        ratio_off=off / plan.tokens,
+        clipped=clipped / plan.tokens,
+        grad_norm=norm,
+    )
