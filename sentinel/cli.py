@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -270,6 +270,26 @@ def pull(
     show(pulled.summary(), as_json)
     if as_json:
         emit(pulled._asdict())
+
+
+@app.command(rich_help_panel=RUNS)
+def propose(
+    pattern: Annotated[str, typer.Option(help="The weakness, in words that the generator knows, or as knob=value.")],
+    count: Annotated[int, typer.Option("--n", min=1, max=10_000, help="Tasks wanted.")] = 20,
+    world: Annotated[Literal["tau2", "synthetic"], typer.Option(help="Whose users and orders.")] = "tau2",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file, in tau2's format.")] = Path("tasks.json"),
+    seed: Annotated[int, typer.Option(help="Another seed gives other tasks.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Make tasks for a weakness, through all gates that need no policy; tau2 itself can run them."""
+    from sentinel.artifacts import write_json
+    from sentinel.proposer.tool import propose_for
+
+    made = propose_for(pattern, count, world, seed)
+    write_json(output, made.document["tasks"])
+    show(f"{made.summary()}\nwrote {output}", as_json)
+    if as_json:
+        emit(made.document)
 
 
 @app.command(rich_help_panel=CHECKS)

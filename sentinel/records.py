@@ -74,6 +74,10 @@ class Intent(Part):
     facts: dict[str, str] = Field(default_factory=dict)
     confirms: bool = True
     """Whether the user agrees when the agent asks for confirmation; a user who declines wants nothing changed."""
+    correction: str = Field(default="", exclude_if=lambda text: not text)
+    """What the user says instead when it is first asked to confirm; it agrees to what is then proposed."""
+    if_refused: str = Field(default="", exclude_if=lambda text: not text)
+    """What the user asks for once it has heard that the request cannot be met."""
 
 
 class Scenario(Part):
@@ -418,16 +422,12 @@ class Directive(Record):
     """Where a language model was asked."""
 
 
-class Gate(StrEnum):
-    """The Proposer's gates, in the order in which a candidate meets them."""
-
-    generation = "generation"
-    schema = "schema"
-    gold_replay = "gold_replay"
-    noop = "noop"
-    leakage = "leakage"
-    duplicate = "duplicate"
-    solvability = "solvability"
+Gate = StrEnum(
+    "Gate",
+    "generation schema gold_replay noop communicate policy identity wording determined "
+    "leakage duplicate end_state mutants dialogue rewriting lift solvability",
+)
+"""The Proposer's gates, in the order in which a candidate meets them."""
 
 
 class Verdict(Record):
@@ -453,6 +453,10 @@ class PatternLift(Part):
     control_failure_rate: float | None
     lift: float | None
     """`failure_rate / control_failure_rate`; above 1 the tasks do stress the weakness. `None` without a control."""
+    interval: tuple[float, float] | None = None
+    """95 % interval of the lift, by a bootstrap over tasks; `None` where there is no lift."""
+    control_tasks: int = 0
+    """Control tasks: explore candidates that need the same tools and lack the pattern's condition, if there are any."""
 
 
 class Lift(Record):

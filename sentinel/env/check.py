@@ -142,7 +142,7 @@ def _count(verdict: _Verdict, counts: Counter[str]) -> None:
 def _verdicts(task: Task, world: World, judge: Judge, seed: int, twice: bool) -> Iterator[_Verdict]:
     target = gold_delta(world, task)
     perfect = gold(task)
-    for script in (perfect, noop(task), *mutants(task, world, seed)):
+    for script in (perfect, noop(task), *mutants(task, world.open(task.records).db, seed)):
         yield _verdict(script, task, world, target, judge.reward)
     if twice:
         yield _verdict(perfect._replace(name=UNTOUCHED), task, world, target, judge.reward_untouched)

@@ -1,6 +1,6 @@
 """Agents that are nearly right: the gold answer with one thing wrong, for checking that scorers tell the difference.
 
-    for mutant in mutants(task, world, seed=0):
+    for mutant in mutants(task, world.open(task.records).db, seed=0):
         play(mutant.calls, mutant.texts)
 
 One mutant per argument of every gold write (another plausible value: another order of the same user, another variant of
@@ -16,11 +16,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from sentinel.env.overlay import WRITE_TOOLS, Database, World
+from sentinel.env.overlay import WRITE_TOOLS, Database
 from sentinel.records import Json, Task, ToolCall
 from sentinel.seeds import generator
 
 T = TypeVar("T")
+SAMPLE = 20
+"""Users asked for another address."""
 
 
 class Script(NamedTuple):
@@ -42,18 +44,23 @@ def noop(task: Task) -> Script:
     return Script("noop", (), ())
 
 
-def mutants(task: Task, world: World, seed: int) -> Iterator[Script]:
-    """All mutants of a task's gold answer, in a fixed order; equal seeds give equal mutants."""
+def mutants(task: Task, db: Database, seed: int) -> Iterator[Script]:
+    """All mutants of a task's gold answer, in a fixed order; equal seeds give equal mutants.
+
+    Args:
+        task: the task.
+        db: its world as it is at first.
+        seed: of what is chosen instead.
+    """
+    rng = generator(seed, "mutants", task.id)
     if task.communicate:
         yield gold(task)._replace(name="silent", texts=())
-    db = world.open(task.records).db
     for index, call in enumerate(task.gold):
         if call.name not in WRITE_TOOLS:
             continue
         before, after = task.gold[:index], task.gold[index + 1 :]
         yield gold(task)._replace(name=f"{index} {call.name} left out", calls=before + after)
         for name in call.arguments if call.arguments.get("order_id") in (None, *db.orders) else ():
-            rng = generator(seed, "mutants", task.id, index, name)
             if changed := _altered(call, name, db, rng):
                 yield gold(task)._replace(name=f"{index} {call.name}.{name}", calls=(*before, changed, *after))
 
@@ -118,8 +125,11 @@ def _other_reason(arguments: Mapping[str, Json], name: str, db: Database, rng: n
 
 def _other_address(arguments: Mapping[str, Json], name: str, db: Database, rng: np.random.Generator) -> Json:
     """The same field of another user's address; everyone lives in one country, so that one is spelt out."""
-    fields = {"United States"} if name == "country" else {getattr(user.address, name) for user in db.users.values()}
-    return _pick(rng, sorted(fields - {arguments[name]}))
+    if name == "country":
+        return "United States"
+    users = list(db.users)
+    some = (db.users[users[int(n)]] for n in rng.integers(len(users), size=SAMPLE))
+    return next((field for user in some if (field := getattr(user.address, name)) != arguments[name]), None)
 
 
 _OTHERS: Mapping[str, Callable[[Mapping[str, Json], str, Database, np.random.Generator], Json]] = MappingProxyType(

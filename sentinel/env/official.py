@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from sentinel.env.overlay import KINDS, ToolResult, World, validated
 from sentinel.env.retail import Environment, RetailDB, RetailTools, quiet
 from sentinel.env.shared import Shared, pair
+from sentinel.env.tau2 import as_tau2
 from sentinel.records import OriginKind, Task, ToolCall
 
 with quiet():
@@ -70,8 +71,26 @@ class Judge:
         Raises:
             ValueError: a replayed call answered otherwise than was observed.
         """
+        return self.verdict(task, self._take(task), _run(task, _messages(task, played)))
+
+    def environment(self, task: Task) -> Environment:
+        """tau2's environment at the start of a task, for tau2's Orchestrator; good until the task is judged."""
+        self._take(task)
+        return self._environment()
+
+    def conducted(self, task: Task, run: SimulationRun) -> float:
+        """tau2's reward of a conversation that its Orchestrator conducted in `environment`."""
+        return self.verdict(task, self._domain, run)
+
+    def verdict(self, task: Task, domain: str, run: SimulationRun) -> float:
+        """The reward of a run in a registered domain."""
+        verdict = evaluate_simulation(run, official_task(task), EvaluationType.ALL, solo_mode=False, domain=domain)
+        return float(verdict.reward)
+
+    def _take(self, task: Task) -> str:
+        """Have the next environments hold the task's records; the name of their domain."""
         self._pair = pair(self._merged(task)) if task.records else self._base
-        return _reward(task, played, self._domain)
+        return self._domain
 
     def _merged(self, task: Task) -> RetailDB:
         own = validated(task.records)
@@ -79,7 +98,7 @@ class Judge:
 
     def reward_untouched(self, task: Task, played: Played) -> float:
         """tau2's reward of a benchmark task in tau2's own environments."""
-        return _reward(task, played, "retail")
+        return self.verdict(task, "retail", _run(task, _messages(task, played)))
 
 
 @cache
@@ -87,14 +106,11 @@ def _benchmark() -> dict[str, OfficialTask]:
     return {task.id: task for task in get_tasks(None)}
 
 
-def _official(task: Task) -> OfficialTask:
+def official_task(task: Task) -> OfficialTask:
     """tau2's own task object for a benchmark task, and one of our making for any other."""
     if task.origin.kind is OriginKind.benchmark:
         return _benchmark()[task.id]
-    actions = [{"action_id": str(n), **call.model_dump()} for n, call in enumerate(task.gold)]
-    scenario = {"instructions": task.scenario.reason_for_call}
-    criteria = {"actions": actions, "communicate_info": list(task.communicate)}
-    return OfficialTask.model_validate({"id": task.id, "user_scenario": scenario, "evaluation_criteria": criteria})
+    return OfficialTask.model_validate(as_tau2(task, own_records=False))
 
 
 def _messages(task: Task, played: Played) -> list[Any]:
@@ -114,15 +130,13 @@ def _messages(task: Task, played: Played) -> list[Any]:
     return [*messages, tau2_message.UserMessage(role="user", content="###STOP###")]
 
 
-def _reward(task: Task, played: Played, domain: str) -> float:
-    run = SimulationRun(
+def _run(task: Task, messages: list[Any]) -> SimulationRun:
+    return SimulationRun(
         id=task.id,
         task_id=task.id,
         start_time="",
         end_time="",
         duration=0.0,
         termination_reason=TerminationReason.USER_STOP,
-        messages=_messages(task, played),
+        messages=messages,
     )
-    verdict = evaluate_simulation(run, _official(task), EvaluationType.ALL, solo_mode=False, domain=domain)
-    return float(verdict.reward)

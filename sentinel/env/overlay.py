@@ -115,7 +115,7 @@ class Overlay(Mapping[str, R]):
         yield from (key for key in self._own if key not in self._base)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._base) + sum(key not in self._base for key in self._own)
 
     def delta(self) -> dict[str, Json]:
         """Records whose JSON differs from the start: the comparison that tau2 makes by hashing."""

@@ -31,7 +31,7 @@ def quiet() -> Iterator[None]:
 
 
 with quiet():
-    from tau2.domains.retail.data_model import GiftCard, Order, OrderItem, Product, RetailDB, User, Variant
+    from tau2.domains.retail.data_model import CreditCard, GiftCard, Order, OrderItem, Product, RetailDB, User, Variant
     from tau2.domains.retail.tools import RetailTools
     from tau2.domains.retail.utils import RETAIL_DATA_DIR
     from tau2.environment.environment import Environment
@@ -40,6 +40,7 @@ with quiet():
 __all__ = [
     "RETAIL_DATA_DIR",
     "TOOL_TYPE_ATTR",
+    "CreditCard",
     "Environment",
     "GiftCard",
     "Order",

@@ -4,8 +4,8 @@
 
 A world is small and made for one task, so nothing in it can be memorised; held-out tasks come from other seeds. With
 `ids: atomic` identifiers come from small pools (a tiny policy's tokenizer has one token for each), with `natural` they
-look like tau2's, except that every number begins with a 0, as none of tau2's does. Left out, on purpose: stock levels,
-shipping and anything that no tool of tau2 reads.
+look like tau2's, except that every number begins with a 0, as none of tau2's does; there prices have cents and parcels
+tracking numbers. Left out, on purpose: stock levels and anything that no tool of tau2 reads.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from sentinel.spec.models import SyntheticWorld
 Records = dict[str, dict[str, Any]]
 STATUSES = ("pending", "delivered", "processed", "cancelled")
 STATUS_SHARES = (0.42, 0.42, 0.08, 0.08)
+SENT = ("delivered", "processed")
+"""Statuses in which there is a tracking number."""
 POOLS = {"order": 60, "item": 44, "product": 16, "user": 30, "payment": 8}
 """Sizes of the atomic pools: small enough to learn to copy in a minute, large enough that guessing fails."""
 PAYMENT_KINDS = ("credit_card", "gift_card", "paypal")
@@ -109,12 +111,19 @@ def _products(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, A
                 "item_id": item,
                 "options": option,
                 "available": available,
-                "price": float(rng.integers(10, 60)),
+                "price": _price(settings, rng),
             }
             for option, available in zip(options, stock, strict=True)
         }
         products[product_id] = {"name": name, "product_id": product_id, "variants": variants}
     return products
+
+
+def _price(settings: SyntheticWorld, rng: np.random.Generator) -> float:
+    """Whole dollars where a tiny policy reads them, cents where amounts are communicated."""
+    if settings.ids == "atomic":
+        return float(rng.integers(10, 60))
+    return float(rng.integers(1000, 30000)) / 100
 
 
 def _payment(kind: str, identifier: str, rng: np.random.Generator) -> dict[str, Any]:
@@ -147,7 +156,9 @@ def _users(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, Any]
     return users
 
 
-def _order(order_id: str, user: dict[str, Any], products: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+def _order(
+    order_id: str, user: dict[str, Any], products: dict[str, Any], settings: SyntheticWorld, rng: np.random.Generator
+) -> dict[str, Any]:
     kinds = rng.choice(list(products), size=1 if rng.random() < 0.55 else 2, replace=False)
     items = []
     for product_id in kinds:
@@ -163,18 +174,24 @@ def _order(order_id: str, user: dict[str, Any], products: dict[str, Any], rng: n
     method = str(rng.choice(affordable or list(user["payment_methods"])))
     payment = {
         "transaction_type": "payment",
-        "amount": sum(item["price"] for item in items),
+        "amount": round(sum(item["price"] for item in items), 2),
         "payment_method_id": method,
     }
+    status = str(rng.choice(STATUSES, p=STATUS_SHARES))
     return {
         "order_id": order_id,
         "user_id": user["user_id"],
         "address": user["address"],
         "items": items,
-        "status": str(rng.choice(STATUSES, p=STATUS_SHARES)),
-        "fulfillments": [],
+        "status": status,
+        "fulfillments": _sent(items, rng) if settings.ids == "natural" and status in SENT else [],
         "payment_history": [payment],
     }
+
+
+def _sent(items: list[dict[str, Any]], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """One parcel with all items."""
+    return [{"tracking_id": [f"0{int(rng.integers(10**11)):011d}"], "item_ids": [item["item_id"] for item in items]}]
 
 
 def generate(settings: SyntheticWorld, rng: np.random.Generator) -> Records:
@@ -184,7 +201,7 @@ def generate(settings: SyntheticWorld, rng: np.random.Generator) -> Records:
     owners = list(users)
     for n, order_id in enumerate(_identifiers("order", settings.orders, settings, rng)):
         owner = users[owners[0] if n < max(2, settings.orders - 1) else owners[n % len(owners)]]
-        orders[order_id] = _order(order_id, owner, products, rng)
+        orders[order_id] = _order(order_id, owner, products, settings, rng)
         owner["orders"].append(order_id)
     return {"users": users, "orders": orders, "products": products}
 

@@ -53,6 +53,37 @@ def _task(raw: Json, world: str) -> Task:
     )
 
 
+def as_tau2(task: Task, *, own_records: bool = True) -> dict[str, Json]:
+    """A task as tau2 stores it, to be run by tau2 itself.
+
+    Args:
+        task: ours; what it must not say (`avoid`) has no place in tau2, which does not look at it.
+        own_records: whether to lay the task's own users, orders and products over the database.
+    """
+    told = task.scenario
+    instructions = {
+        "domain": task.domain,
+        "reason_for_call": told.reason_for_call,
+        "known_info": told.known_info,
+        "unknown_info": told.unknown_info or None,
+        "task_instructions": told.instructions or ".",
+    }
+    actions = [{"action_id": str(number), **call.model_dump()} for number, call in enumerate(task.gold)]
+    start = {"initialization_data": {"agent_data": task.records}} if own_records and task.records else None
+    return {
+        "id": task.id,
+        "description": {"purpose": f"{task.knobs.get('condition', '')}; pattern {task.origin.pattern or 'none'}"},
+        "user_scenario": {"persona": None, "instructions": instructions},
+        "initial_state": start,
+        "evaluation_criteria": {
+            "actions": actions,
+            "communicate_info": list(task.communicate),
+            "nl_assertions": None,
+            "reward_basis": ["DB", "COMMUNICATE"],
+        },
+    }
+
+
 @cache
 def policy_text() -> str:
     """The retail policy, as tau2 gives it to an agent."""

@@ -9,7 +9,8 @@ Any user is an object with `opening` and `reply` (`User`); one played by a model
 misbehaves raises `UserFault`, one whose server is away `UserUnavailable`: neither says anything about the agent.
 
 It understands a question by key words (`listen` in `vocabulary.yaml`), so free text of a large model works as well as
-the reference agent's sentences. It has no random state: equal words get equal answers.
+the reference agent's sentences. It has no random state: equal conversations get equal answers. What it takes back when
+asked to confirm, and what it asks for when refused, it says once.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class ScriptedUser:
         if not scenario.intents:
             raise ValueError("a scripted user needs a scenario with intents; benchmark tasks need an LLM user")
         self._scenario = scenario
+        self._corrections = [intent.correction for intent in scenario.intents if intent.correction]
+        self._resigned = [intent.if_refused for intent in scenario.intents if intent.if_refused]
         self._puzzled = 0
 
     def opening(self) -> str:
@@ -88,6 +91,10 @@ class ScriptedUser:
     def reply(self, text: str) -> str:
         """Its answer to a message of the agent; `STOP` ends the conversation."""
         match _heard(text):
+            case "refused" if self._resigned:
+                return self._resigned.pop(0)
+            case "confirm" if self._corrections:
+                return self._corrections.pop(0)
             case "transferred" | "refused" | "finished":
                 return STOP
             case "confirm":

@@ -6,27 +6,30 @@
 Where ids are natural (tau2's database and worlds like it) a user is a person: the manifest lists every user that a
 held-out task mentions, all orders of that user, the e-mail and the name with the zip code. In worlds with atomic ids
 every task has a world of its own and the same few ids recur everywhere, so ids identify nothing (`entities: false`);
-there, two tasks are the same if they have the same solution. Does not look at wording: near-duplicate requests about
-other people are no leak.
+there, two tasks are the same if they have the same solution. Runs of words are compared with the benchmark's only.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from sentinel.env.overlay import WRITE_TOOLS, ToolResult, World
+from sentinel.env.overlay import WRITE_TOOLS, Delta, ToolResult, World
 from sentinel.env.scoring import gold_delta
 from sentinel.errors import LeakageError
-from sentinel.records import Json, Record, Task, digest
+from sentinel.records import Json, OriginKind, Record, Task, digest
 
 _WORD = re.compile(r"[#\w@+-]+(?:\.[\w@+-]+)*")
 
+RUN = 10
+"""Words of a run that no two writers hit on by accident."""
 SHOWN = 5
 """Leaking tasks, and what one shares, that a message shows."""
 
@@ -40,6 +43,10 @@ class Manifest(Record):
     orders: tuple[str, ...] = ()
     identities: tuple[str, ...] = ()
     """E-mails, and `first last zip`, in lower case."""
+    items: tuple[str, ...] = ()
+    """Items that change hands together, as `handling` writes them; empty for atomic worlds."""
+    words: tuple[str, ...] = ()
+    """Hashes of the runs of words of benchmark requests; our own grammar repeats itself, so its runs tell nothing."""
     solutions: tuple[str, ...]
     """Solution signatures."""
     tasks: tuple[str, ...]
@@ -54,13 +61,17 @@ class _Person(NamedTuple):
     """First name, last name and zip code, in lower case."""
 
 
-def signature(task: Task, world: World) -> str:
+def signature(task: Task, world: World, delta: Delta | None = None) -> str:
     """Identity of a task's solution: the records it leaves behind, whoever worded the request.
+
+    `delta` is what the gold answer changes, where that is known already.
 
     The end state holds the whole touched records, so two tasks with equal signatures change the same things in the same
     way. A task that changes nothing is identified by its gold calls, what they read, and what has to be said.
     """
-    if any(call.name in WRITE_TOOLS for call in task.gold) and (delta := gold_delta(world, task)):
+    if delta is None:
+        delta = gold_delta(world, task)
+    if delta and any(call.name in WRITE_TOOLS for call in task.gold):
         return digest({"delta": delta, "communicate": task.communicate})
     session = world.open(task.records)
     calls = [[call.name, call.arguments, _content(session.call(call))] for call in task.gold]
@@ -128,6 +139,8 @@ def manifest(tasks: Iterable[Task], world: World, *, entities: bool) -> Manifest
         users=_sorted(person.user for person in people),
         orders=_sorted(order for person in people for order in person.orders),
         identities=_sorted(name for person in people for name in (person.email, " ".join(sorted(person.name)))),
+        items=_sorted(name for task in tasks for name in handling(task)) if entities else (),
+        words=_sorted(run for task in tasks if task.origin.kind is OriginKind.benchmark for run in _runs(task)),
         solutions=_sorted(signature(task, world) for task in tasks),
         tasks=_sorted(task.id for task in tasks),
     )
@@ -137,14 +150,63 @@ def _sorted(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(values)))
 
 
-def violations(task: Task, held_out: Manifest, world: World) -> list[str]:
-    """What a training task shares with the held-out ones, each as `kind what`; empty if nothing."""
-    words = _mentions(task)
+def handling(task: Task) -> Iterator[str]:
+    """Which items change hands together: every exchange and change of items, and returns of more than one item."""
+    for call in task.gold:
+        old, new = call.arguments.get("item_ids"), call.arguments.get("new_item_ids")
+        if isinstance(old, list) and (new or len(old) > 1):
+            yield ">".join(",".join(sorted(map(str, side))) for side in (old, new or ()))
+
+
+def _runs(task: Task) -> Iterator[str]:
+    """Hashes of all runs of `RUN` words in what the scenario tells."""
+    told = task.scenario
+    for text in (told.reason_for_call, told.instructions):
+        words = _WORD.findall(text.lower())
+        for start in range(len(words) - RUN + 1):
+            yield run_hash(" ".join(words[start : start + RUN]))
+
+
+@lru_cache(maxsize=65536)
+def run_hash(words: str) -> str:
+    """A short hash of a run of words: 12 hex digits are enough for a few ten thousand runs."""
+    return hashlib.sha256(words.encode()).hexdigest()[:12]
+
+
+class _Held(NamedTuple):
+    """A manifest made for look-ups."""
+
+    users: Mapping[str, str]
+    orders: Mapping[str, str]
+    identities: tuple[tuple[str, frozenset[str]], ...]
+    items: frozenset[str]
+    words: frozenset[str]
+    solutions: frozenset[str]
+
+
+@lru_cache(maxsize=8)
+def _held(held_out: Manifest) -> _Held:
+    return _Held(
+        users={user.lower(): user for user in held_out.users},
+        orders={order.lower(): order for order in held_out.orders},
+        identities=tuple((name, frozenset(name.split())) for name in held_out.identities),
+        items=frozenset(held_out.items),
+        words=frozenset(held_out.words),
+        solutions=frozenset(held_out.solutions),
+    )
+
+
+def violations(task: Task, held_out: Manifest, world: World, solution: str = "") -> list[str]:
+    """What a training task shares with the held-out ones, each as `kind what`; `solution`: its signature, if known."""
+    words, held = _mentions(task), _held(held_out)
     found = [f"task {task.id}"] * (task.id in held_out.tasks)
-    found += [f"user {user}" for user in held_out.users if user.lower() in words]
-    found += [f"order {order}" for order in held_out.orders if order.lower() in words]
-    found += [f"identity {name}" for name in held_out.identities if words.issuperset(name.split())]
-    if (solution := signature(task, world)) in held_out.solutions:
+    found += [f"user {held.users[user]}" for user in sorted(words & held.users.keys())]
+    found += [f"order {held.orders[order]}" for order in sorted(words & held.orders.keys())]
+    found += [f"identity {name}" for name, parts in held.identities if parts <= words]
+    found += [f"items {name}" for name in handling(task) if name in held.items]
+    found += [f"words {run}" for run in sorted(held.words.intersection(_runs(task)))] if held.words else []
+    solution = solution or signature(task, world)
+    if solution in held.solutions:
         found.append(f"solution {solution}")
     return found
 

@@ -18,20 +18,17 @@ from typing import NamedTuple
 import numpy as np
 
 from sentinel.env.traits import characteristics, in_play
-from sentinel.proposer.conditions import Knobs, matching
+from sentinel.proposer.conditions import Knobs
 from sentinel.proposer.frontier import Play, Probe, judge, lift, probe
 from sentinel.proposer.gates import Bench, first_rejection
-from sentinel.proposer.leakage import signed
+from sentinel.proposer.makers import Maker
 from sentinel.proposer.reasons import Reason, Rejection
-from sentinel.proposer.trajectory import Scenes, generate
 from sentinel.records import Directive, Gate, Lift, Origin, OriginKind, Pattern, Tally, Task, Verdict
-from sentinel.seeds import SeedPart, generator
+from sentinel.seeds import SeedPart, derive, generator
 from sentinel.spec.models import Proposer, Solvability
 
 ATTEMPTS = 4
 """Candidates drawn, at most, per task asked for."""
-REDRAWS = 12
-"""Tasks generated, at most, for one candidate."""
 GIVE_UP = 20
 """Draws in a row that fail to give what was asked for, after which a target counts as unsatisfiable."""
 
@@ -65,6 +62,10 @@ class Target(NamedTuple):
         missed = {knob: value for knob, value in (self.constraints or {}).items() if known.get(knob) != value}
         return missed | {tool: True for tool in self.tools if tool not in in_play(task)}
 
+    def lacking(self, task: Task) -> bool:
+        """Whether a task misses a constraint."""
+        return bool(self.missed(task))
+
     def origin(self, number: int) -> Origin:
         """Line of descent of its candidate `number`: the parents take turns."""
         if self.pattern is None:
@@ -73,26 +74,28 @@ class Target(NamedTuple):
         return Origin(kind=OriginKind.targeted, pattern=self.pattern, parent=parent)
 
 
+Reword = Callable[[Task, int], Task | Rejection]
+"""Words a task anew, with this seed, or says why not."""
 Draw = Callable[[Target, np.random.Generator, str, Origin], Task | None]
 """Draws a candidate with this id and origin for a target, or `None` where its constraints cannot be met."""
 
 
-def generating(scenes: Scenes) -> Draw:
-    """The generator as a `Draw`: a condition that agrees with the constraints, by its weight, then a task of it.
+def generating(maker: Maker) -> Draw:
+    """A generator as a `Draw`: a kind that agrees with the constraints, by its weight, then a task of it.
 
-    Knobs that no condition fixes (how the user identifies itself, how many orders it has) are left to chance, so the
-    draw is repeated until they agree as well, at most `REDRAWS` times.
+    Knobs that no kind fixes (how the user identifies itself, how many orders it has) are left to chance, so the
+    draw is repeated until they agree as well, a bounded number of times.
     """
 
     def draw(target: Target, rng: np.random.Generator, task_id: str, origin: Origin) -> Task | None:
-        fitting = matching(target.constraints or {}, target.tools)
+        fitting = maker.matching(target.constraints or {}, target.tools)
         if not fitting:
             return None
-        weights = np.array([condition.weight for condition in fitting])
+        weights = np.array([kind.weight for kind in fitting])
         task = None
-        for _ in range(REDRAWS):
-            condition = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
-            task = generate(condition, scenes, rng, task_id=task_id, origin=origin)
+        for _ in range(maker.redraws):
+            kind = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
+            task = maker.make(kind, rng, task_id=task_id, origin=origin)
             if task is None or not target.missed(task):
                 break
         return task
@@ -170,6 +173,8 @@ def propose(
     seed: tuple[SeedPart, ...],
     solvability: Solvability | None = None,
     play: Play | None = None,
+    least_lift: float | None = None,
+    reword: Reword | None = None,
 ) -> Proposal:
     """Draw and gate candidates for every target, then probe them with the policy where `solvability` is asked for.
 
@@ -180,23 +185,29 @@ def propose(
         seed: `(spec seed, "propose", iteration)`; the last part prefixes task ids.
         solvability: Trials and band, or `None` to keep every candidate that passed the executable gates.
         play: Plays episodes with the current policy; needed with `solvability`.
+        reword: Words the requests of accepted candidates anew; `None` leaves the grammar's.
+        least_lift: A pattern whose tasks show less lift than this loses its quota; `None` leaves it to the report.
     """
-    aimed = [_draft(target, draw, bench, seed) for target in order if target.pattern is not None]
+    aimed = [_draft(target, draw, bench, seed, reword) for target in order if target.pattern is not None]
     vacant = sum(target.tasks for target in order) - sum(len(drafts.tasks) for drafts in aimed)
-    drafts = [*aimed, _draft(explore(vacant), draw, bench, seed)]
+    drafts = [*aimed, _draft(explore(vacant), draw, bench, seed, reword)]
     candidates = [task for batch in drafts for task in batch.tasks]
     dropped = [verdict for batch in drafts for verdict in batch.dropped]
     shown = Lift()
     if solvability is not None and play is not None:
         probes = probe(candidates, solvability.trials, seed, play)
-        shown = lift(candidates, probes)
-        dropped += _outside(probes, solvability)
+        lacks = {target.name: target.lacking for target in order if target.constraints or target.tools}
+        shown = lift(candidates, probes, lacks)
+        vain = _without_lift(candidates, shown, least_lift)
+        dropped += vain
+        spared = {verdict.candidate for verdict in vain}
+        dropped += _outside({name: probed for name, probed in probes.items() if name not in spared}, solvability)
     lost = {verdict.candidate for verdict in dropped}
     kept = tuple(task for task in candidates if task.id not in lost)
     return Proposal(kept, tuple(dropped), _tally(sum(batch.requested for batch in drafts), len(kept), dropped), shown)
 
 
-def _draft(target: Target, draw: Draw, bench: Bench, seed: tuple[SeedPart, ...]) -> _Drafts:
+def _draft(target: Target, draw: Draw, bench: Bench, seed: tuple[SeedPart, ...], reword: Reword | None) -> _Drafts:
     """Draw until the target is filled, its attempts are used up, or the generator failed `GIVE_UP` times in a row."""
     tasks: list[Task] = []
     dropped: list[Verdict] = []
@@ -206,6 +217,8 @@ def _draft(target: Target, draw: Draw, bench: Bench, seed: tuple[SeedPart, ...])
         candidate = draw(target, generator(*seed, target.name, number), task_id, target.origin(number))
         number += 1
         verdict = _inspect(candidate, target, bench)
+        if isinstance(verdict, Task) and reword is not None:
+            verdict = reword(verdict, derive(*seed, target.name, number, "words"))
         if isinstance(verdict, Rejection):
             dropped.append(_verdict(task_id, verdict))
             vain = vain + 1 if verdict.gate is Gate.generation else 0
@@ -222,13 +235,26 @@ def _inspect(candidate: Task | None, target: Target, bench: Bench) -> Task | Rej
         return Rejection(Reason.unsatisfiable, f"no world found with {target.wanted}")
     if missed := target.missed(candidate):
         return Rejection(Reason.off_target, f"wanted {missed}, has {candidate.knobs}")
-    return first_rejection(candidate, bench) or signed(candidate, bench.world)
+    if rejection := first_rejection(candidate, bench):
+        return rejection
+    return candidate.model_copy(update={"signature": bench.case(candidate).signature})
 
 
 def _verdict(task_id: str, rejection: Rejection) -> Verdict:
     return Verdict(
         candidate=task_id, gate=rejection.gate, accepted=False, reason=rejection.reason, detail=rejection.detail
     )
+
+
+def _without_lift(tasks: Sequence[Task], shown: Lift, least: float | None) -> list[Verdict]:
+    """Verdicts on all candidates of the patterns that show less lift than they must; an unknown lift passes."""
+    lifts = {pattern: found.lift for pattern, found in shown.patterns.items() if found.lift is not None}
+    vain = {pattern: found for pattern, found in lifts.items() if least is not None and found < least}
+    return [
+        _verdict(task.id, Rejection(Reason.no_lift, f"lift {vain[task.origin.pattern]:.2f}, wanted {least}"))
+        for task in tasks
+        if task.origin.pattern in vain
+    ]
 
 
 def _outside(probes: Mapping[str, Probe], solvability: Solvability) -> Iterator[Verdict]:

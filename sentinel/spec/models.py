@@ -233,6 +233,12 @@ class LlmController(Section):
     """Failures that a pattern must explain."""
     history: bool = True
     """Whether earlier iterations inform status and priority."""
+    calls: Positive = 256
+    """Questions per iteration, repeated ones included; failures that it does not reach go without a reading."""
+    tokens: Positive = 2_000_000
+    """Tokens per iteration, of prompts and answers."""
+    answer_tokens: Positive = 4096
+    """Tokens of one answer, reasoning included; the server's context must hold them beside the prompt."""
 
 
 class NoController(Section):
@@ -262,6 +268,14 @@ class Gates(Section):
 
     solvability: Solvability | None = None
     """Probe candidates with the current policy; costs rollouts of the budget."""
+    least_lift: Annotated[float, Field(gt=0.0)] | None = None
+    """A pattern on whose probed tasks the policy fails less than so many times as often as on controls has no quota."""
+
+    @model_validator(mode="after")
+    def _lift_is_probed(self) -> Gates:
+        if self.least_lift is not None and self.solvability is None:
+            raise ValueError("least_lift: is measured by probing; set gates.solvability as well")
+        return self
 
 
 class Proposer(Section):

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from sentinel.artifacts import read_json, read_jsonl, write_json, write_jsonl
 from sentinel.env.overlay import World
-from sentinel.errors import StageError
-from sentinel.proposer.conditions import conditions
+from sentinel.llm.chat import open_chat
+from sentinel.llm.structured import Memory
 from sentinel.proposer.frontier import Play
 from sentinel.proposer.gates import Bench
 from sentinel.proposer.leakage import Manifest, signature
-from sentinel.proposer.propose import Proposal, generating, propose, targets
-from sentinel.proposer.scenes import open_scenes
+from sentinel.proposer.makers import open_maker
+from sentinel.proposer.propose import Proposal, Reword, generating, propose, targets
+from sentinel.proposer.rewrite import Rewriter
 from sentinel.records import Directive, Pattern, Task, Trajectory
 from sentinel.rollout.arena import open_world
 from sentinel.rollout.episode import Assignment, Played
@@ -31,32 +32,39 @@ from sentinel.stages.playing import opened
 def run(context: Context) -> None:
     """Make the tasks of one iteration."""
     settings, inputs = context.spec.proposer, context.inputs
-    if settings.type != "grammar":
-        raise StageError("proposer.type: this version words requests with `type: grammar` only, found 'llm'")
     world = open_world(context.spec.environment, inputs["tasks"])
     seed = (context.spec.seed, "propose", context.iteration)
     directive = read_json(inputs["control"] / "directive.json", Directive)
     patterns = read_jsonl(inputs["control"] / "patterns.jsonl", Pattern, may_be_empty=True)
-    names = [condition.condition for condition in conditions()]
+    maker = open_maker(context.spec.environment, world)
+    names = [kind.condition for kind in maker.kinds]
     with ExitStack() as stack:
         proposal = propose(
             targets(settings, directive, patterns, names, generator(*seed, "targets")),
-            generating(open_scenes(context.spec.environment, world)),
-            _bench(context, world),
+            generating(maker),
+            _bench(context, world, maker.talking),
             seed,
             settings.gates.solvability,
             _player(context, stack.enter_context(opened(context))) if settings.gates.solvability else None,
+            settings.gates.least_lift,
+            _rewriter(context, world) if settings.type == "llm" else None,
         )
     _write(context.output, proposal)
     context.progress.say(_summary(proposal))
 
 
-def _bench(context: Context, world: World) -> Bench:
+def _bench(context: Context, world: World, talking: bool) -> Bench:
     """The archive holds the pool and all general tasks: what a policy may have trained on."""
     tasks = context.inputs["tasks"]
     earlier = _unique(read_jsonl(tasks / "general.jsonl", Task), read_jsonl(context.inputs["pool"], Task))
     archive = {signature(task, world) for task in earlier}
-    return Bench(world, read_json(tasks / "manifest.json", Manifest), archive)
+    return Bench(world, read_json(tasks / "manifest.json", Manifest), archive, talking)
+
+
+def _rewriter(context: Context, world: World) -> Reword:
+    """The model that words requests; its answers are kept in the state, so that a killed stage asks none twice."""
+    chat = open_chat(context.profile.endpoints, "proposer", model=context.spec.proposer.model or "")
+    return Rewriter(chat, world, Memory(context.state / "chat")).reword
 
 
 def _unique(*pools: Sequence[Task]) -> list[Task]:

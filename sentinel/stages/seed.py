@@ -10,7 +10,7 @@ from sentinel.env.tau2 import benchmark_tasks
 from sentinel.errors import ArtifactError
 from sentinel.proposer.gates import Bench, gold_replay, schema
 from sentinel.proposer.leakage import Manifest, manifest, refuse_leaks
-from sentinel.proposer.scenes import ids_name_people, open_scenes
+from sentinel.proposer.makers import ids_name_people, open_maker
 from sentinel.proposer.seed import draw
 from sentinel.records import Task
 from sentinel.stages.context import Context
@@ -39,13 +39,13 @@ def run(context: Context) -> None:
 
 
 class _Seeding:
-    """The world, the scenes in it, and what was drawn so far."""
+    """The world, its generator, and what was drawn so far."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         environment = context.spec.environment
         self.world = World.tau2() if environment.world.type == "tau2" else World.from_data({})
-        self._scenes = open_scenes(environment, self.world)
+        self._maker = open_maker(environment, self.world)
         self._archive: set[str] = set()
         self.evaluate: list[Task] = []
 
@@ -63,8 +63,8 @@ class _Seeding:
         """`count` tasks, unlike all drawn before and disjoint from the held-out ones."""
         progress = self._context.progress
         progress.start(count, f"{name} tasks")
-        bench = Bench(self.world, held_out, self._archive)
-        return list(draw(name, count, self._scenes, bench, self._context.spec.base.seed, lambda: progress.advance()))
+        bench = Bench(self.world, held_out, self._archive, self._maker.talking)
+        return list(draw(name, count, self._maker, bench, self._context.spec.base.seed, lambda: progress.advance()))
 
     def extra(self, held_out: Manifest) -> list[Task]:
         """The user's own training tasks, refused if they cannot be played or overlap the held-out ones."""

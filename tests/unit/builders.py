@@ -72,7 +72,7 @@ def benchmark_orders() -> frozenset[str]:
 
 def mixed(count: int, number: int = 0) -> list[Task]:
     """Tasks in an atomic world, in the proportions of the natural mix."""
-    mix: list[Condition] = natural_mix(count)
+    mix: list[Condition] = natural_mix(count, conditions())
     return [made(condition.condition, number + n) for n, condition in enumerate(mix)]
 
 

@@ -65,7 +65,7 @@ def test_a_tasks_knobs_are_those_of_its_condition_and_more() -> None:
 
 @pytest.mark.parametrize("count", [1, 7, 29, 58, 96, 512])
 def test_the_natural_mix_is_exact(count: int) -> None:
-    mix = Counter(condition.condition for condition in natural_mix(count))
+    mix = Counter(condition.condition for condition in natural_mix(count, conditions()))
     assert sum(mix.values()) == count
     total = sum(condition.weight for condition in conditions())
     for condition in conditions():

@@ -12,6 +12,7 @@ from sentinel.controller.patterns import find_patterns, profiles_of
 from sentinel.env.traits import characteristics, in_play
 from sentinel.proposer.gates import Bench
 from sentinel.proposer.leakage import manifest
+from sentinel.proposer.makers import PlainTasks
 from sentinel.proposer.propose import generating, propose, targets
 from sentinel.proposer.trajectory import synthetic_scenes
 from sentinel.records import Constraints, Directive, Quota
@@ -48,7 +49,7 @@ def test_the_proposer_obeys_the_constraints(name: str) -> None:
     wanted, scenes = CASES[name], synthetic_scenes(empty_world(), SyntheticWorld(type="synthetic", ids="atomic"))
     bench = Bench(empty_world(), manifest([], empty_world(), entities=False))
     aims = targets(SETTINGS, order(wanted), [], [], generator(1))
-    proposal = propose(aims, generating(scenes), bench, (7, "propose", 1))
+    proposal = propose(aims, generating(PlainTasks(scenes)), bench, (7, "propose", 1))
     aimed = [task for task in proposal.tasks if task.origin.pattern == "p0"]
     assert len(aimed) == 6, proposal.tally
     for task in aimed:
@@ -61,7 +62,7 @@ def test_what_cannot_be_had_is_refused_with_what_was_wanted() -> None:
     bench = Bench(empty_world(), manifest([], empty_world(), entities=False))
     wanted = Constraints(tools=("cancel_pending_order",), knobs={"family": "address"})
     proposal = propose(
-        targets(SETTINGS, order(wanted), [], [], generator(1)), generating(scenes), bench, (7, "propose", 1)
+        targets(SETTINGS, order(wanted), [], [], generator(1)), generating(PlainTasks(scenes)), bench, (7, "propose", 1)
     )
     assert {task.origin.pattern for task in proposal.tasks} == {None}
     assert "'cancel_pending_order': True" in proposal.dropped[0].detail

@@ -77,7 +77,7 @@ def test_everyone_the_gold_answers_touch_is_a_benchmark_user() -> None:
 
 
 def all_mutants(tasks: list[Task], seed: int) -> list[str]:
-    return [str(mutant) for task in tasks for mutant in mutants(task, World.tau2(), seed)]
+    return [str(mutant) for task in tasks for mutant in mutants(task, World.tau2().open().db, seed)]
 
 
 def test_mutants_are_many_and_depend_on_the_seed_alone() -> None:
@@ -89,11 +89,11 @@ def test_mutants_are_many_and_depend_on_the_seed_alone() -> None:
 
 def test_mutants_differ_from_the_gold_answer() -> None:
     for task in benchmark_tasks("tau2-base"):
-        names = [mutant.name for mutant in mutants(task, World.tau2(), seed=0)]
+        names = [mutant.name for mutant in mutants(task, World.tau2().open().db, seed=0)]
         assert len(names) == len(set(names))
         writes = sum(call.name in WRITE_TOOLS for call in task.gold)
         assert sum(name.endswith("left out") for name in names) == writes
-        for mutant in mutants(task, World.tau2(), seed=0):
+        for mutant in mutants(task, World.tau2().open().db, seed=0):
             assert (mutant.calls, mutant.texts) != (task.gold, task.communicate)
 
 

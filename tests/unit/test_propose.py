@@ -21,6 +21,7 @@ from sentinel.proposer.conditions import conditions
 from sentinel.proposer.frontier import Play, Probe, judge, lift
 from sentinel.proposer.gates import Bench
 from sentinel.proposer.leakage import manifest
+from sentinel.proposer.makers import PlainTasks
 from sentinel.proposer.propose import ATTEMPTS, GIVE_UP, Target, explore, generating, propose, targets
 from sentinel.proposer.reasons import Reason
 from sentinel.proposer.trajectory import Scenes, shared_scenes, synthetic_scenes
@@ -110,7 +111,7 @@ def weakness(pattern: str, tasks: int, **constraints: str | int | bool) -> Targe
 
 def test_targets_get_tasks_with_their_knobs_and_line_of_descent() -> None:
     order = [weakness("p1", 5, skill="refuse"), weakness("p2", 3, condition="cancel/no_reason"), explore(4)]
-    proposal = propose(order, generating(scenes()), bench(), SEED)
+    proposal = propose(order, generating(PlainTasks(scenes())), bench(), SEED)
     made = {name: [t for t in proposal.tasks if t.origin.pattern == name] for name in ("p1", "p2", None)}
     assert {name: len(tasks) for name, tasks in made.items()} == {"p1": 5, "p2": 3, None: 4}
     assert {task.knobs["skill"] for task in made["p1"]} == {"refuse"}
@@ -123,22 +124,25 @@ def test_targets_get_tasks_with_their_knobs_and_line_of_descent() -> None:
 
 def test_knobs_that_no_condition_fixes_are_met_by_drawing_again() -> None:
     order = [weakness("p1", 10, identity="name", withheld="reason")]
-    proposal = propose(order, generating(scenes()), bench(), SEED)
+    proposal = propose(order, generating(PlainTasks(scenes())), bench(), SEED)
     assert [(task.knobs["identity"], task.knobs["withheld"]) for task in proposal.tasks] == [("name", "reason")] * 10
     assert proposal.tally.requested < 15
 
 
 def test_equal_seeds_give_equal_proposals_and_other_seeds_other_tasks() -> None:
     order = [weakness("p1", 4, family="return"), explore(6)]
-    first, again = (propose(order, generating(scenes()), bench(), SEED) for _ in range(2))
+    first, again = (propose(order, generating(PlainTasks(scenes())), bench(), SEED) for _ in range(2))
     assert first == again
-    assert propose(order, generating(scenes()), bench(), (8, "propose", 1)).tasks != first.tasks
+    assert propose(order, generating(PlainTasks(scenes())), bench(), (8, "propose", 1)).tasks != first.tasks
 
 
 def test_a_target_is_independent_of_the_others() -> None:
-    alone = propose([weakness("p2", 3, family="cancel")], generating(scenes()), bench(), SEED)
+    alone = propose([weakness("p2", 3, family="cancel")], generating(PlainTasks(scenes())), bench(), SEED)
     beside = propose(
-        [weakness("p1", 5, skill="refuse"), weakness("p2", 3, family="cancel")], generating(scenes()), bench(), SEED
+        [weakness("p1", 5, skill="refuse"), weakness("p2", 3, family="cancel")],
+        generating(PlainTasks(scenes())),
+        bench(),
+        SEED,
     )
     assert [task for task in beside.tasks if task.origin.pattern == "p2"] == list(alone.tasks)
 
@@ -151,7 +155,7 @@ def test_constraints_that_nothing_meets_are_rejected_with_a_reason_and_filled_up
     constraints: dict[str, str | int],
 ) -> None:
     order = [Target("p1", 30, constraints), explore(2)]
-    proposal = propose(order, generating(scenes()), bench(), SEED)
+    proposal = propose(order, generating(PlainTasks(scenes())), bench(), SEED)
     assert proposal.tally.rejected["generation:unsatisfiable"] == GIVE_UP
     assert [task.origin.kind for task in proposal.tasks] == [OriginKind.general] * 32
     assert {verdict.gate for verdict in proposal.dropped} <= {Gate.generation, Gate.noop}
@@ -161,7 +165,7 @@ def test_a_world_too_small_for_the_order_gives_what_it_can_and_says_why_not_more
     one_user = shared_scenes(World.tau2(), frozenset(World.tau2().db.users) - {"yusuf_rossi_9620"})
     held_against = Bench(World.tau2(), manifest([], World.tau2(), entities=True))
     order = [weakness("p1", 6, condition="cancel/plain"), weakness("p2", 30, condition="refuse/poor_gift_card")]
-    proposal = propose(order, generating(one_user), held_against, SEED)
+    proposal = propose(order, generating(PlainTasks(one_user)), held_against, SEED)
     cancelled = [task.gold[-1].arguments for task in proposal.tasks if task.origin.pattern == "p1"]
     assert 0 < len(cancelled) < 6
     assert len(cancelled) == len({tuple(arguments.items()) for arguments in cancelled})
@@ -172,7 +176,7 @@ def test_a_world_too_small_for_the_order_gives_what_it_can_and_says_why_not_more
 
 def test_off_target_candidates_are_rejected() -> None:
     def stubborn(target: Target, rng: np.random.Generator, task_id: str, origin: Origin) -> Task | None:
-        return generating(scenes())(weakness("p1", 1, family="address"), rng, task_id, origin)
+        return generating(PlainTasks(scenes()))(weakness("p1", 1, family="address"), rng, task_id, origin)
 
     proposal = propose([weakness("p1", 2, family="cancel")], stubborn, bench(), SEED)
     assert proposal.tally.rejected["generation:off_target"] == 2 * ATTEMPTS
@@ -181,16 +185,16 @@ def test_off_target_candidates_are_rejected() -> None:
 def test_duplicates_are_drawn_again_until_the_attempts_are_used_up() -> None:
     def monotonous(target: Target, rng: np.random.Generator, task_id: str, origin: Origin) -> Task | None:
         same = generator("monotonous")
-        return generating(scenes())(weakness("p1", 1, condition="return/original"), same, task_id, origin)
+        return generating(PlainTasks(scenes()))(weakness("p1", 1, condition="return/original"), same, task_id, origin)
 
     proposal = propose([explore(5)], monotonous, bench(), SEED)
     assert proposal.tally == Tally(requested=20, kept=1, rejected={"duplicate:same_solution": 19})
 
 
 def test_candidates_already_in_the_archive_are_dropped() -> None:
-    earlier = propose([explore(6)], generating(scenes()), bench(), SEED)
+    earlier = propose([explore(6)], generating(PlainTasks(scenes())), bench(), SEED)
     known = Bench(world(), bench().held_out, {task.signature for task in earlier.tasks})
-    again = propose([explore(6)], generating(scenes()), known, SEED)
+    again = propose([explore(6)], generating(PlainTasks(scenes())), known, SEED)
     assert again.tally.rejected["duplicate:same_solution"] == 6
     assert not {task.signature for task in again.tasks} & {task.signature for task in earlier.tasks}
 
@@ -220,7 +224,7 @@ def test_a_full_band_keeps_everything() -> None:
 def test_probing_selects_what_the_policy_solves_sometimes() -> None:
     order = [weakness("hard", 4, family="two"), weakness("edge", 4, family="refuse"), explore(12)]
     play, seen = reference()
-    proposal = propose(order, generating(scenes()), bench(), SEED, Solvability(trials=4, band=(1, 3)), play)
+    proposal = propose(order, generating(PlainTasks(scenes())), bench(), SEED, Solvability(trials=4, band=(1, 3)), play)
     assert len(seen) == 4 * 20 == proposal.lift.episodes
     assert len({assignment.seed for assignment in seen}) == len(seen)
     assert not {task.knobs["family"] for task in proposal.tasks} & (ALWAYS | NEVER)
@@ -232,7 +236,7 @@ def test_probing_selects_what_the_policy_solves_sometimes() -> None:
 
 def test_void_candidates_are_neither_kept_nor_rejected() -> None:
     play, _ = reference(void={n: VoidReason.infrastructure for n in range(4)})
-    proposal = propose([explore(3)], generating(scenes()), bench(), SEED, Solvability(trials=4), play)
+    proposal = propose([explore(3)], generating(PlainTasks(scenes())), bench(), SEED, Solvability(trials=4), play)
     assert proposal.tally.void == {"infrastructure": 3}
     assert proposal.tally.kept == 0
     assert proposal.lift.void == {"infrastructure": 12}
@@ -241,7 +245,7 @@ def test_void_candidates_are_neither_kept_nor_rejected() -> None:
 def test_every_candidate_is_accounted_for() -> None:
     order = [weakness("p1", 3, family="gone"), weakness("p2", 4, family="return"), explore(10)]
     play, _ = reference(void={0: VoidReason.user_simulator})
-    proposal = propose(order, generating(scenes()), bench(), SEED, Solvability(trials=2, band=(0, 0)), play)
+    proposal = propose(order, generating(PlainTasks(scenes())), bench(), SEED, Solvability(trials=2, band=(0, 0)), play)
     kept, dropped = {t.id for t in proposal.tasks}, [v.candidate for v in proposal.dropped]
     assert len(kept) + len(dropped) == proposal.tally.requested == len(kept | set(dropped))
     assert proposal.tally.check() is proposal.tally
@@ -250,7 +254,9 @@ def test_every_candidate_is_accounted_for() -> None:
 def test_lift_compares_patterns_with_the_explore_tasks_before_selection() -> None:
     order = [weakness("hard", 4, family="two"), weakness("easy", 4, family="address"), explore(8)]
     play, _ = reference()
-    shown = propose(order, generating(scenes()), bench(), SEED, Solvability(trials=4, band=(1, 3)), play).lift
+    shown = propose(
+        order, generating(PlainTasks(scenes())), bench(), SEED, Solvability(trials=4, band=(1, 3)), play
+    ).lift
     hard, easy = shown.patterns["hard"], shown.patterns["easy"]
     assert (hard.failure_rate, easy.failure_rate) == (1.0, 0.0)
     assert hard.tasks == 4
@@ -262,8 +268,8 @@ def test_lift_compares_patterns_with_the_explore_tasks_before_selection() -> Non
 
 
 def test_lift_is_unknown_without_a_control_or_without_failures_in_it() -> None:
-    task = propose([weakness("p1", 1, family="return")], generating(scenes()), bench(), SEED).tasks[0]
-    control = propose([explore(1)], generating(scenes()), bench(), SEED).tasks[0]
+    task = propose([weakness("p1", 1, family="return")], generating(PlainTasks(scenes())), bench(), SEED).tasks[0]
+    control = propose([explore(1)], generating(PlainTasks(scenes())), bench(), SEED).tasks[0]
     assert lift([task], {task.id: Probe(1, 3, {})}).patterns["p1"].lift is None
     probes = {task.id: Probe(1, 3, {}), control.id: Probe(4, 0, {})}
     assert lift([task, control], probes).patterns["p1"].lift is None
@@ -311,7 +317,7 @@ def test_arms_differ_in_their_targets_only() -> None:
 def test_tau2_tasks_are_about_people_that_the_benchmark_does_not_know() -> None:
     free = shared_scenes(World.tau2(), benchmark_users())
     held_out = manifest(benchmark_tasks("tau2-base"), World.tau2(), entities=True)
-    proposal = propose(arm("uniform", 40), generating(free), Bench(World.tau2(), held_out), SEED)
+    proposal = propose(arm("uniform", 40), generating(PlainTasks(free)), Bench(World.tau2(), held_out), SEED)
     assert proposal.tally.kept >= 36
     assert not [reason for reason in proposal.tally.rejected if reason.startswith("leakage")]
 
@@ -327,7 +333,7 @@ def stage_context(root: Path, folder: Path, **proposer: object) -> Context:
     tasks, control, output = folder / "tasks", folder / "control", folder / "propose"
     write_json(tasks / "world.json", {"users": {}, "orders": {}, "products": {}})
     write_json(tasks / "manifest.json", manifest([], world(), entities=False))
-    general = propose([explore(5)], generating(scenes()), bench(), (0, "seed", 0)).tasks
+    general = propose([explore(5)], generating(PlainTasks(scenes())), bench(), (0, "seed", 0)).tasks
     write_jsonl(tasks / "general.jsonl", general)
     write_json(control / "directive.json", DIRECTIVE)
     write_jsonl(control / "patterns.jsonl", [PATTERN])

@@ -10,6 +10,7 @@ import pytest
 from sentinel.artifacts import read_json, read_jsonl, write_jsonl
 from sentinel.env.overlay import World
 from sentinel.errors import ArtifactError, LeakageError, SentinelError, StageError
+from sentinel.proposer.conditions import conditions
 from sentinel.proposer.leakage import Manifest, refuse_leaks, signature
 from sentinel.proposer.seed import natural_mix
 from sentinel.records import Scenario, Task
@@ -40,7 +41,7 @@ def folder(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_set_has_its_size_and_the_natural_mix(folder: Path) -> None:
     for name, tasks in sets(folder).items():
         assert [task.id for task in tasks] == [f"{name}-{n:04d}" for n in range(SIZES[name])]
-        mix = Counter(condition.condition for condition in natural_mix(SIZES[name]))
+        mix = Counter(condition.condition for condition in natural_mix(SIZES[name], conditions()))
         assert Counter(task.knobs["condition"] for task in tasks) == mix
 
 

@@ -19,6 +19,7 @@ from sentinel.llm.model_folder import policy_hash
 from sentinel.llm.policy import Policy, load_policy, new_policy, save_policy
 from sentinel.llm.templates import render_call
 from sentinel.llm.tokenizer import train_tokenizer
+from sentinel.proposer.conditions import conditions
 from sentinel.proposer.seed import natural_mix
 from sentinel.rollout.demonstrator import expert
 from sentinel.solver.demonstrations import Codebook, actions, demonstrate
@@ -157,7 +158,9 @@ def context_in(root: Path, folder: Path) -> Context:
     if not tasks.exists():
         tasks.mkdir(parents=True)
         (tasks / "world.json").write_text("{}", encoding="utf-8")
-        write_jsonl(tasks / "demonstrations.jsonl", [made(c.condition, n) for n, c in enumerate(natural_mix(29))])
+        write_jsonl(
+            tasks / "demonstrations.jsonl", [made(c.condition, n) for n, c in enumerate(natural_mix(29, conditions()))]
+        )
     return context
 
 
