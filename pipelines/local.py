@@ -1,19 +1,22 @@
 """The very same pipeline without a cluster: compiled as for one, run by kfp.local on this machine.
 
-The bucket is a folder of the project unless the profile names one. Tasks run one after the other.
+The bucket is a folder of the project unless the profile names one; what survives a kill always lies in the project.
+Tasks run one after the other.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sentinel.errors import SentinelError, StageError
 from sentinel.pipelines.submission import Submission, prepare
@@ -24,23 +27,24 @@ from sentinel.stages.context import HOME
 Runner = Literal["subprocess", "docker"]
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 """Colours, which kfp puts into its errors."""
-CREDENTIALS = "AWS_"
-"""Environment variables that containers are given: how they begin."""
+
+
+class Done(NamedTuple):
+    """A run that succeeded here."""
+
+    made: Submission
+    run: str
+    """Its id: `sentinel pull` takes it."""
 
 
 def here(root: Path) -> Cluster:
-    """This machine as a place: bucket and state in the project's own folder, no second try."""
-    home = (root / HOME).resolve()
-    return Cluster(
-        bucket=Bucket(url=str(home / "bucket")),
-        environment={"SENTINEL_STATE": str(home / "pods")},
-        retries=Retries(limit=0),
-    )
+    """This machine as a place: the bucket in the project's own folder, no second try."""
+    return Cluster(bucket=Bucket(url=str((root / HOME / "bucket").resolve())), retries=Retries(limit=0))
 
 
 def run_local(
     spec: Path, profile: str, sets: Sequence[str] = (), runner: Runner = "subprocess", root: Path = Path()
-) -> Submission:
+) -> Done:
     """Compile an experiment and run its pipeline on this machine.
 
     Raises:
@@ -50,31 +54,50 @@ def run_local(
     made = prepare(spec, profile, sets, cluster=here(root), root=root)
     if made.part.of > 1:
         raise SentinelError(f"{spec}: {made.part.of} runs one after the other need a server; use `sentinel run`")
+    home = (root / HOME).resolve()
+    home.mkdir(exist_ok=True)
+    variables = {**made.cluster.environment, "SENTINEL_STATE": str(home / "pods")}
+    placed = replace(made, cluster=made.cluster.model_copy(update={"state": None, "environment": variables}))
     os.environ["PATH"] = environment()["PATH"]
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # kfp's own: images without `python` in their name
         package = Path(folder) / "pipeline.yaml"
-        made.compile(package)
-        _execute(package, _runner(runner), root / HOME / "kfp")
-    return made
+        placed.compile(package)
+        with _runner(runner, placed, home) as chosen:
+            _execute(package, chosen, home / "kfp")
+    return Done(made, _latest(home / "kfp"))
 
 
-def _runner(name: Runner) -> Any:
+@contextmanager
+def _runner(name: Runner, made: Submission, home: Path) -> Iterator[Any]:
     from kfp import local
 
     if name == "subprocess":
-        return local.SubprocessRunner(use_venv=False)
-    credentials = {key: value for key, value in os.environ.items() if key.startswith(CREDENTIALS)}
-    return local.DockerRunner(network_mode="host", environment=credentials)
+        yield local.SubprocessRunner(use_venv=False)
+        return
+    from sentinel.pipelines.containers import runner
+
+    with runner(made.cluster, made.images.values(), home) as containers:
+        yield containers
 
 
 def _execute(package: Path, runner: Any, outputs: Path) -> None:
     from kfp import components, local
 
     pipeline = components.load_component_from_file(str(package))
-    local.init(runner=runner, pipeline_root=str(outputs.resolve()), raise_on_error=True)
+    local.init(runner=runner, pipeline_root=str(outputs), raise_on_error=True)
     try:
         with redirect_stdout(sys.stderr):  # kfp prints the tasks' logs
             pipeline()
     except RuntimeError as error:
         raise StageError(f"{ANSI.sub('', str(error))}\n    the failed task's own message stands above") from None
+
+
+def _latest(outputs: Path) -> str:
+    """The id that kfp gave the latest run: its stages note it beside their outputs."""
+    folder = max(outputs.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for file in folder.rglob("executor_output.json"):
+        for found in json.loads(file.read_text(encoding="utf-8"))["artifacts"].values():
+            if run := found["artifacts"][0].get("metadata", {}).get("run"):
+                return str(run)
+    raise StageError(f"{folder}: no stage of the run left its note there")

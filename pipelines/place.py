@@ -47,14 +47,19 @@ class Placement:
             "SENTINEL_REMOTE_ENDPOINT": bucket.endpoint,
             "SENTINEL_REMOTE_REGION": bucket.region,
             "SENTINEL_STATE": state.mount if state else None,
+            "SENTINEL_SECRETS": " ".join(
+                f"{name}={secret.name}/{key}" for secret in self.cluster.secrets for name, key in secret.env.items()
+            ),
         }
         return {**{name: value for name, value in named.items() if value}, **self.cluster.environment}
 
     def _environment(self, task: Any) -> None:
         for name, value in self.variables().items():
             task.set_env_variable(name, value)
+        # Optional, as Kubernetes would start no container without it, and say so nowhere: `Place.here` says it at once.
         for secret in self.cluster.secrets:
-            kubernetes.use_secret_as_env(task, secret.name, {key: name for name, key in secret.env.items()})
+            names = {key: name for name, key in secret.env.items()}
+            kubernetes.use_secret_as_env(task, secret.name, names, optional=True)
 
     def _resources(self, task: Any, resources: Resources) -> None:
         if resources.cpu:

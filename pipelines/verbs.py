@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, get_args
 
 from sentinel.errors import SentinelError
 from sentinel.pipelines.local import Runner, run_local
-from sentinel.pipelines.submit import Names, compile_only, connect
+from sentinel.pipelines.submit import Names, compile_only, connect, say
 from sentinel.pipelines.submit import submit as submit_to
 
 AWAY, HERE = "gpu", "local"
@@ -36,8 +36,10 @@ def submit(spec: Path, options: Options) -> dict[str, Any]:
     """
     if options.local:
         _only_here(options)
-        done = run_local(spec, options.profile or HERE, options.sets, _runner(options.runner))
-        return {"name": done.name, "parameters": dict(done.parameters)}
+        profile = options.profile or HERE
+        here, identity = run_local(spec, profile, options.sets, _runner(options.runner))
+        say(f"{here.name}: succeeded; `sentinel pull {identity} --profile {profile}` brings its results here")
+        return {"run": identity, "name": here.name, "parameters": dict(here.parameters)}
     profile = options.profile or AWAY
     if options.output:
         made = compile_only(spec, profile, options.sets, options.output)

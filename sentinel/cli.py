@@ -258,6 +258,21 @@ def submit(
 
 
 @app.command(rich_help_panel=RUNS)
+def pull(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Kubeflow's id of a run.", show_default=False)],
+    profile: Annotated[str, typer.Option(envvar="SENTINEL_PROFILE", help="The profile that names its bucket.")] = "gpu",
+    as_json: Json = False,
+) -> None:
+    """Take everything that a run has made into this checkout; nothing is executed."""
+    from sentinel.pipelines.pull import pull
+
+    pulled = pull(run, profile)
+    show(pulled.summary(), as_json)
+    if as_json:
+        emit(pulled._asdict())
+
+
+@app.command(rich_help_panel=RUNS)
 def propose(
     pattern: Annotated[str, typer.Option(help="The weakness, in words that the generator knows, or as knob=value.")],
     count: Annotated[int, typer.Option("--n", min=1, max=10_000, help="Tasks wanted.")] = 20,

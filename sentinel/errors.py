@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 EXTRAS: Mapping[str, str] = {
+    "docker": "kfp",
     "dvc": "dvc",
     "httpx": "servers",
     "kfp": "kfp",
@@ -92,7 +93,7 @@ class MissingExtraError(SentinelError):
         extra = EXTRAS[module]
         super().__init__(
             f"this needs '{module}', which is not installed: it comes with the extra '{extra}'\n"
-            f"    pip install 'sentinel-rl[{extra}]', or in a checkout pip install -c constraints.txt -e '.[{extra}]'"
+            f"    in the checkout: pip install -c constraints.txt -e '.[{extra}]'"
         )
 
     @classmethod

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from sentinel.controller.evidence import decisive, evidence
-from sentinel.controller.steps import read_steps
+from sentinel.controller.steps import Steps, read_steps
 from sentinel.controller.suspicion import suspicions
 from sentinel.env.traits import characteristics, in_play
 from sentinel.records import Attribution, Failure, Label, Outcome, Party, Tally, Trajectory
@@ -53,7 +53,8 @@ def _void_reason(played: Trajectory) -> str:
 
 def explain(trajectory: Trajectory) -> Failure:
     """The labels of a failed episode, its decisive step, and who is at fault."""
-    labels = evidence(trajectory)
+    steps = read_steps(trajectory)
+    labels = evidence(trajectory, steps)
     index = decisive(trajectory, labels)
     return Failure(
         trajectory=f"{trajectory.task.id}#{trajectory.trial}",
@@ -64,13 +65,13 @@ def explain(trajectory: Trajectory) -> Failure:
         made_for=trajectory.task.origin.pattern,
         labels=labels,
         decisive=index,
-        attribution=attribute(trajectory, labels[index]),
+        attribution=attribute(trajectory, steps, labels[index]),
     )
 
 
-def attribute(trajectory: Trajectory, step: Label) -> Attribution:
+def attribute(trajectory: Trajectory, steps: Steps, step: Label) -> Attribution:
     """Who is at fault, given the decisive step; the agent unless evidence against somebody else decides the matter."""
-    found = suspicions(trajectory, read_steps(trajectory), step)
+    found = suspicions(trajectory, steps, step)
     verdict = next((one.suspicion for one in found if one.decides), None)
     rest = tuple(one.suspicion for one in found if one.suspicion is not verdict)
     if verdict is None:

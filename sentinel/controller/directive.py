@@ -2,18 +2,18 @@
 
     priority = frequency x persistence x learnability
 
-Learnability is 4p(1-p) of the running success rate p under the pattern's condition: what always fails gives GRPO no
-signal, and what hardly ever fails is not worth a task. It has a floor, because a success rate of zero in few episodes
-is no proof. A pattern that two rounds of targeting have not moved is dampened: choosing the lowest rates chases
-failures that training cannot mend (facts/tiny-policy.md §4, §7).
+Frequency is the share of the agent's episodes that show a pattern; persistence grows with the iterations in which it
+struck. Learnability is 4p(1-p) of the running success rate p of the tasks that can show it: what always fails gives
+GRPO no signal, and what hardly ever fails is not worth a task. It has a floor, because a success rate of zero in few
+episodes is no proof. A pattern that two rounds of targeting have not moved is dampened: choosing the lowest rates
+chases failures that training cannot mend (facts/tiny-policy.md §4, §7).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sentinel.controller.history import History
-from sentinel.controller.patterns import condition_of
 from sentinel.controller.wording import instruct
 from sentinel.env.traits import STATE
 from sentinel.records import Constraints, Directive, Pattern, PatternStatus, Quota
@@ -22,13 +22,10 @@ FLOOR = 0.05
 """Least learnability."""
 DAMPING = 0.25
 """Factor for a pattern that targeting has not moved."""
-PERSISTENCE = {
-    PatternStatus.new: 1.0,
-    PatternStatus.persistent: 1.25,
-    PatternStatus.regressed: 1.5,
-    PatternStatus.resolved: 0.0,
-}
-"""Weight of a pattern's status."""
+INSISTENCE = 0.25
+"""What every further iteration in which a pattern strikes adds to its weight."""
+STUBBORN = 1.5
+"""Greatest weight; that of a pattern which was resolved before and is back."""
 
 
 def prioritise(patterns: Sequence[Pattern], history: History) -> list[Pattern]:
@@ -39,14 +36,33 @@ def prioritise(patterns: Sequence[Pattern], history: History) -> list[Pattern]:
 
 def _priority(pattern: Pattern, history: History) -> float:
     frequency = pattern.support / max(history.tally.kept, 1)
-    rate = history.success_rate(condition_of(pattern))
+    rate = history.rate_of(pattern)
     learnability = max(FLOOR, 4 * rate * (1 - rate))
     damping = DAMPING if history.stalled(pattern) else 1.0
-    return round(frequency * PERSISTENCE[pattern.status] * learnability * damping, 6)
+    return round(frequency * _persistence(pattern, history) * learnability * damping, 6)
+
+
+def _persistence(pattern: Pattern, history: History) -> float:
+    """Weight of a pattern's life before this iteration."""
+    match pattern.status:
+        case PatternStatus.new:
+            return 1.0
+        case PatternStatus.persistent:
+            before = sum(iteration < history.iteration for iteration in history.life(pattern).seen)
+            return min(1.0 + INSISTENCE * before, STUBBORN)
+        case PatternStatus.regressed:
+            return STUBBORN
+        case PatternStatus.resolved:
+            return 0.0
 
 
 def direct(
-    patterns: Sequence[Pattern], history: History, tasks: int, explore_share: float, max_patterns: int
+    patterns: Sequence[Pattern],
+    history: History,
+    tasks: int,
+    explore_share: float,
+    max_patterns: int,
+    instructions: Mapping[str, str] | None = None,
 ) -> Directive:
     """The order to the Proposer.
 
@@ -56,6 +72,7 @@ def direct(
         tasks: candidates to be made in this iteration.
         explore_share: share of them without a target; all of them where there is no pattern.
         max_patterns: patterns that may get a quota.
+        instructions: pattern id -> what a language model adds to the words of its quota.
     """
     chosen = [pattern for pattern in patterns if pattern.priority > 0][:max_patterns]
     targeted = tasks - round(tasks * explore_share) if chosen else 0
@@ -66,12 +83,18 @@ def direct(
             tasks=share,
             merged=pattern.merged,
             constraints=constraints_of(pattern),
-            instruction=instruct(pattern, history.success_rate(condition_of(pattern))),
+            instruction=f"{_in_words(pattern, history)} {(instructions or {}).get(pattern.id, '')}".rstrip(),
         )
         for pattern, share in zip(chosen, shares, strict=True)
         if share
     )
     return Directive(iteration=history.iteration, quotas=quotas, explore=tasks - sum(quota.tasks for quota in quotas))
+
+
+def _in_words(pattern: Pattern, history: History) -> str:
+    earlier = history.passed(pattern.id)
+    tried, passed = sum(one.episodes for one in earlier), sum(one.successes for one in earlier)
+    return instruct(pattern, history.rate_of(pattern), tried, passed)
 
 
 def constraints_of(pattern: Pattern) -> Constraints:

@@ -1,6 +1,6 @@
 """What went wrong in a failed episode, step by step, and which step was the decisive one. No language model.
 
-    labels = evidence(trajectory)
+    labels = evidence(trajectory, read_steps(trajectory))
     labels[decisive(trajectory, labels)]      # Label(kind=wrong_argument, turn=4, tool='cancel_pending_order', …)
 
 A label is a difference from the gold answer (writes, end states, communicated facts, transfer) or from good conduct
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from sentinel.controller.conduct import conduct
 from sentinel.controller.facts import statements
-from sentinel.controller.steps import Steps, differing, read_steps
+from sentinel.controller.steps import Steps, differing
 from sentinel.controller.writes import compare
 from sentinel.env.overlay import TRANSFER_TOOL, WRITE_TOOLS
 from sentinel.records import Ending, Label, LabelKind, ToolCall, Trajectory
@@ -75,9 +75,8 @@ _RANK = {
 """Which of two labels of one turn says more."""
 
 
-def evidence(trajectory: Trajectory) -> tuple[Label, ...]:
-    """All labels of a failed episode, by turn; never empty."""
-    steps = read_steps(trajectory)
+def evidence(trajectory: Trajectory, steps: Steps) -> tuple[Label, ...]:
+    """All labels of a failed episode whose `steps` were read, by turn; never empty."""
     labels = [*_written(trajectory, steps), *statements(trajectory, steps), *_transfer(trajectory, steps)]
     labels += [*conduct(steps), *_ending(trajectory, steps)]
     if not any(label.kind in _WRITES | _WORDS | _PREVENTS for label in labels):

@@ -38,12 +38,14 @@ def _instead(fact: str, steps: Steps) -> Label | None:
     """The number that the agent gave for the wanted one: its own, since what it read or was told is a quotation."""
     if not _PLAIN.fullmatch(fact):
         return None
-    wanted, quoted = float(fact), _quoted(steps)
-    own = [
+    wanted = float(fact)
+    near = [
         (turn, number)
         for turn, number in _numbers(steps.texts)
-        if ("." in number) == ("." in fact) and number not in quoted and _near(float(number), wanted)
+        if ("." in number) == ("." in fact) and _near(float(number), wanted)
     ]
+    quoted = _quoted(steps) if near else set()
+    own = [(turn, number) for turn, number in near if number not in quoted]
     if not own:
         return None
     turn, number = min(own, key=lambda told: (abs(float(told[1]) - wanted), told[0]))

@@ -9,23 +9,21 @@ because another policy played them.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 
 from sentinel.controller.attribution import Diagnosis
-from sentinel.controller.patterns import Condition, Profile, condition_of, contrast_of, group_of, holds
+from sentinel.controller.patterns import Condition, Profile, condition_of, contrast_of, exposed, group_of, holds
 from sentinel.controller.wording import describe
 from sentinel.env.traits import characteristics
 from sentinel.records import (
     Directive,
     Lift,
-    Outcome,
     Part,
     Pattern,
     PatternStatus,
     Record,
     Tally,
-    Trajectory,
     digest,
 )
 
@@ -48,11 +46,25 @@ class Source(StrEnum):
 
 
 class Sample(Part):
-    """Episodes of tasks with equal knobs, in one iteration, for one purpose; voids are not among them."""
+    """Episodes of tasks with equal knobs, in one iteration, for one purpose.
+
+    Voids and failures of others than the agent are not among them.
+    """
 
     iteration: int
     source: Source
+    pattern: str | None = None
+    """The pattern that the tasks were made for."""
     knobs: dict[str, str | int | bool]
+    episodes: int
+    successes: int
+
+
+class Passed(Part):
+    """How the tasks that were made for a pattern went, in one iteration, for one purpose."""
+
+    iteration: int
+    source: Source
     episodes: int
     successes: int
 
@@ -66,6 +78,8 @@ class Life(Part):
     """Iterations in which it struck."""
     targeted: tuple[int, ...]
     """Iterations in which tasks were ordered for it."""
+    passed: tuple[Passed, ...] = ()
+    """What became of those tasks, oldest first."""
 
 
 class History(Record):
@@ -79,64 +93,88 @@ class History(Record):
 
     def success_rate(self, condition: Condition) -> float:
         """Running success rate of the present policy where the condition holds, smoothed towards the overall rate."""
-        weighted = [(DECAY ** (self.iteration - sample.iteration), sample) for sample in self.samples]
-        episodes = sum(weight * sample.episodes for weight, sample in weighted)
-        overall = sum(weight * sample.successes for weight, sample in weighted) / episodes if episodes else 0.5
-        inside = [(weight, sample) for weight, sample in weighted if holds(sample.knobs, condition)]
-        won = sum(weight * sample.successes for weight, sample in inside) + PRIOR * overall
-        return won / (sum(weight * sample.episodes for weight, sample in inside) + PRIOR)
+        return self._rate([sample for sample in self.samples if holds(sample.knobs, condition)])
+
+    def rate_of(self, pattern: Pattern) -> float:
+        """The same for the tasks that can show a pattern, those that were made for it among them."""
+        return self._rate([sample for sample in self.samples if _shows(sample, pattern)])
+
+    def _rate(self, inside: Sequence[Sample]) -> float:
+        won, played = self._weighed(self.samples)
+        overall = won / played if played else 0.5
+        won, played = self._weighed(inside)
+        return (won + PRIOR * overall) / (played + PRIOR)
+
+    def _weighed(self, samples: Sequence[Sample]) -> tuple[float, float]:
+        """Successes and episodes, old ones at less than their number."""
+        weighted = [(DECAY ** (self.iteration - sample.iteration), sample) for sample in samples]
+        successes = sum(weight * sample.successes for weight, sample in weighted)
+        return successes, sum(weight * sample.episodes for weight, sample in weighted)
+
+    def life(self, pattern: Pattern) -> Life:
+        """What is remembered of a pattern; nothing of a new one."""
+        known = (life for life in self.lives if life.pattern.id == pattern.id)
+        return next(known, Life(pattern=pattern, seen=(), targeted=()))
 
     def stalled(self, pattern: Pattern) -> bool:
-        """Whether the last two rounds of targeting have not moved the success rate under the pattern's condition."""
-        targeted = next((life.targeted for life in self.lives if life.pattern.id == pattern.id), ())
+        """Whether the last two rounds of targeting have not moved the success rate of the tasks that can show it."""
+        targeted = self.life(pattern).targeted
         if len(targeted) < 2:
             return False
-        before, now = (self._rate_at(start, condition_of(pattern)) for start in (targeted[-2], self.iteration))
+        before, now = (self._rate_at(start, pattern) for start in (targeted[-2], self.iteration))
         return before is not None and now is not None and abs(now - before) < STILL
 
-    def _rate_at(self, iteration: int, condition: Condition) -> float | None:
+    def _rate_at(self, iteration: int, pattern: Pattern) -> float | None:
         """Success rate about the start of an iteration: its diagnosis, and the training just before it."""
         moments = {(iteration, Source.diagnosis), (iteration - 1, Source.training)}
-        samples = [s for s in self.samples if (s.iteration, s.source) in moments and holds(s.knobs, condition)]
+        samples = [s for s in self.samples if (s.iteration, s.source) in moments and _shows(s, pattern)]
         episodes = sum(sample.episodes for sample in samples)
         return sum(sample.successes for sample in samples) / episodes if episodes >= ENOUGH else None
 
+    def passed(self, pattern: str) -> tuple[Passed, ...]:
+        """What became of the tasks that were made for a pattern, by iteration and purpose."""
+        episodes: Counter[tuple[int, Source]] = Counter()
+        successes: Counter[tuple[int, Source]] = Counter()
+        for sample in self.samples:
+            if sample.pattern == pattern:
+                episodes[sample.iteration, sample.source] += sample.episodes
+                successes[sample.iteration, sample.source] += sample.successes
+        return tuple(
+            Passed(iteration=iteration, source=source, episodes=episodes[place], successes=successes[place])
+            for place in sorted(episodes, key=lambda place: (place[0], list(Source).index(place[1])))
+            for iteration, source in [place]
+        )
 
-def samples_of(trajectories: Iterable[Trajectory], iteration: int, source: Source) -> list[Sample]:
-    """Count episodes by knobs, voids left out; sorted."""
-    episodes: Counter[str] = Counter()
-    successes: Counter[str] = Counter()
+
+def _shows(sample: Sample, pattern: Pattern) -> bool:
+    """Whether a sample's tasks can show a pattern: made for it, or of its condition and with the write it is in."""
+    return sample.pattern == pattern.id or (
+        holds(sample.knobs, condition_of(pattern)) and exposed(sample.knobs, group_of(pattern))
+    )
+
+
+def samples_of(diagnosis: Diagnosis, iteration: int, source: Source) -> list[Sample]:
+    """Count diagnosed episodes by knobs and by the pattern that they were made for; sorted."""
+    played = [(characteristics(won.task), won.task.origin.pattern, True) for won in diagnosis.successes]
+    played += [(lost.knobs, lost.made_for, False) for lost in diagnosis.agent_failures]
+    episodes: Counter[tuple[str, str]] = Counter()
+    successes: Counter[tuple[str, str]] = Counter()
     knobs = {}
-    for played in trajectories:
-        if played.outcome is not Outcome.void:
-            own = characteristics(played.task)
-            key = digest(own)
-            knobs[key] = own
-            episodes[key] += 1
-            successes[key] += played.outcome is Outcome.success
+    for own, pattern, success in played:
+        key = digest(own), pattern or ""
+        knobs[key] = own
+        episodes[key] += 1
+        successes[key] += success
     return [
         Sample(
             iteration=iteration,
             source=source,
+            pattern=key[1] or None,
             knobs=knobs[key],
             episodes=episodes[key],
             successes=successes[key],
         )
         for key in sorted(knobs)
-    ]
-
-
-def diagnosis_samples(profiles: Sequence[Profile], iteration: int) -> list[Sample]:
-    """The diagnosis itself as samples, without the failures of others than the agent."""
-    return [
-        Sample(
-            iteration=iteration,
-            source=Source.diagnosis,
-            knobs=dict(profile.knobs),
-            episodes=profile.episodes,
-            successes=profile.episodes - sum(map(len, profile.failures.values())),
-        )
-        for profile in profiles
     ]
 
 
@@ -150,6 +188,7 @@ def probe_samples(lift: Lift, ordered: Directive) -> list[Sample]:
                 Sample(
                     iteration=ordered.iteration,
                     source=Source.proposal,
+                    pattern=quota.pattern,
                     knobs=quota.constraints.values,
                     episodes=probed.episodes,
                     successes=round(probed.episodes * (1 - probed.failure_rate)),
@@ -171,7 +210,7 @@ def remember(
         samples: success counts new since `previous`.
     """
     lives = previous.lives if previous else ()
-    targets = {quota.pattern for quota in ordered.quotas} if ordered else set()
+    targets = {name for quota in ordered.quotas for name in (quota.pattern, *quota.merged)} if ordered else set()
     lives = tuple(
         life.model_copy(update={"targeted": (*life.targeted, iteration - 1)}) if life.pattern.id in targets else life
         for life in lives
@@ -227,4 +266,5 @@ def record(history: History, patterns: Sequence[Pattern]) -> History:
         struck = () if pattern.status is PatternStatus.resolved else (history.iteration,)
         targeted = lives[pattern.id].targeted if pattern.id in lives else ()
         lives[pattern.id] = Life(pattern=pattern, seen=(*seen[pattern.id], *struck), targeted=targeted)
+    lives = {key: life.model_copy(update={"passed": history.passed(key)}) for key, life in lives.items()}
     return history.model_copy(update={"lives": tuple(lives[key] for key in sorted(lives))})

@@ -77,14 +77,19 @@ class Profile(NamedTuple):
 
     def exposed(self, group: Group) -> bool:
         """Whether the error is possible here: a write can be missing or wrong only where the gold answer has it."""
-        tools = self.knobs.get("tools")
-        if group.category not in OF_GOLD_WRITES or group.tool is None or tools is None:
-            return True
-        return group.tool in str(tools).split("+")
+        return exposed(self.knobs, group)
 
     def holds(self, condition: Condition) -> bool:
         """Whether the condition holds for these episodes."""
         return holds(self.knobs, condition)
+
+
+def exposed(knobs: Mapping[str, Knob], group: Group) -> bool:
+    """Whether tasks with these knobs can show the error, as far as the knobs tell."""
+    tools = knobs.get("tools")
+    if group.category not in OF_GOLD_WRITES or group.tool is None or tools is None:
+        return True
+    return group.tool in str(tools).split("+")
 
 
 def holds(knobs: Mapping[str, Knob], condition: Condition) -> bool:

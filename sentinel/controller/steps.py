@@ -37,7 +37,7 @@ class Step(NamedTuple):
     authenticated: bool
     """Some earlier lookup had found the user."""
     confirmed: bool
-    """The user's last words, in answer to the agent's and since it was known who speaks, were an agreement."""
+    """Of a write: the user's last words, to the agent's and since it was known who speaks, were an agreement."""
     answer: str = ""
     """What the tool said."""
 
@@ -118,7 +118,7 @@ class _Reader:
         self.heard: list[tuple[int, str]] = []
         self._waiting: deque[int] = deque()
         self._authenticated = False
-        self._agreed = False
+        self._last_words = ""
 
     def read(self, message: Message) -> None:
         if message.role is Role.assistant:
@@ -127,14 +127,15 @@ class _Reader:
             self._tool(message)
         elif message.role is Role.user:
             self.heard.append((message.turn, message.content))
-            self._agreed = bool(self.texts) and message.turn > 0 and agrees(message.content)
+            self._last_words = message.content if self.texts and message.turn > 0 else ""
 
     def _assistant(self, message: Message) -> None:
         if not message.tool_calls:
             self.texts.append((message.turn, message.content))
         for call in message.tool_calls:
             self._waiting.append(len(self.steps))
-            self.steps.append(Step(message.turn, call, True, self._authenticated, self._agreed))
+            agreed = call.name in WRITE_TOOLS and agrees(self._last_words)
+            self.steps.append(Step(message.turn, call, True, self._authenticated, agreed))
 
     def _tool(self, message: Message) -> None:
         if not self._waiting:
@@ -143,7 +144,7 @@ class _Reader:
         place = self._waiting.popleft()
         step = self.steps[place] = self.steps[place]._replace(error=message.error, answer=message.content)
         if step.call.name.startswith(AUTHENTICATION_PREFIX) and not step.error and not self._authenticated:
-            self._authenticated, self._agreed = True, False
+            self._authenticated, self._last_words = True, ""
 
 
 def read_steps(trajectory: Trajectory) -> Steps:

@@ -8,7 +8,8 @@ from functools import cache
 from jinja2 import PackageLoader, StrictUndefined, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sentinel.records import Contrast, LabelKind, Pattern
+from sentinel.llm.quoting import quoted
+from sentinel.records import Contrast, Json, LabelKind, Pattern
 
 
 @cache
@@ -20,7 +21,13 @@ def _template(name: str) -> Template:
         lstrip_blocks=True,
         autoescape=False,
     )
+    environment.filters["quoted"] = quoted
     return environment.get_template(name)
+
+
+def prompt(name: str, **data: Json) -> str:
+    """A question to a language model; data reach it `quoted`, whatever they say."""
+    return _template(f"{name}.md.j2").render(**data).strip()
 
 
 def _render(name: str, **facts: object) -> str:
@@ -46,12 +53,14 @@ def describe(
     )
 
 
-def instruct(pattern: Pattern, success_rate: float) -> str:
+def instruct(pattern: Pattern, success_rate: float, tried: int = 0, passed: int = 0) -> str:
     """What the Proposer is asked for, in words (the paper's natural-language directive).
 
     Args:
         pattern: the recurring error.
-        success_rate: running success rate of tasks under its condition.
+        success_rate: running success rate of the tasks that can show it.
+        tried: episodes of earlier tasks that were made for it.
+        passed: how many of them succeeded.
     """
     return _render(
         "instruction.md.j2",
@@ -62,4 +71,6 @@ def instruct(pattern: Pattern, success_rate: float) -> str:
         contrast=pattern.contrast,
         status=pattern.status.value,
         success_rate=success_rate,
+        tried=tried,
+        passed=passed,
     )

@@ -21,7 +21,7 @@ REPEATS = 3
 QUOTED = 30
 """Characters from which on a sentence of the instructions that is said word for word is no coincidence."""
 _IDENTIFIER = re.compile(
-    r"[\w.+-]+@[\w-]+(?:\.\w+)+|(?<!\w)#?w\d{2,}|(?:credit_card|gift_card|paypal)_\d+|\b[a-z]+_[a-z]+_\d{4}\b|\b\d{10}\b"
+    r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.\w+)+|(?<!\w)#?w\d{2,}|(?:credit_card|gift_card|paypal)_\d+|\b[a-z]+_[a-z]+_\d{4}\b|\b\d{10}\b"
 )
 _OUT_OF_ROLE = re.compile(r"</?scenario>|as an ai\b|language model|user simulat")
 _AGREES = re.compile(r"\b(?:yes|yeah|sure|confirm(?:ed)?|go ahead|proceed|sounds good|that works|please do)\b")
@@ -50,7 +50,7 @@ def find_fault(
         return FaultKind.stopped_early
     if _reveals(scenario, last, opening=len(said) == 1):
         return FaultKind.revealed
-    if _identifiers([last]) - _identifiers([*_known(scenario), *heard]):
+    if any(not _is_known(found, scenario, heard) for found in identifiers(last)):
         return FaultKind.invented
     if TRANSFER in said[-1] and not _TRANSFERS.search(agent):
         return FaultKind.left_without_transfer
@@ -71,6 +71,11 @@ def _identifiers(texts: Iterable[str]) -> set[str]:
 def identifiers(text: str) -> frozenset[str]:
     """What names a record in a text; remembered, since every message is held against all that were heard before."""
     return frozenset(found.lstrip("#") for found in _IDENTIFIER.findall(_plain(text)))
+
+
+def _is_known(identifier: str, scenario: Scenario, heard: Sequence[str]) -> bool:
+    """Whether the user can have it from its scenario or from the agent; most texts are not even looked into."""
+    return any(identifier in _plain(text) and identifier in identifiers(text) for text in (*_known(scenario), *heard))
 
 
 def _reveals(scenario: Scenario, text: str, *, opening: bool) -> bool:

@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 from sentinel.artifacts import read_json, read_jsonl, require
 from sentinel.errors import ArtifactError
+from sentinel.evaluation.fates import Fate, fates
 from sentinel.evaluation.metrics import EvaluationMetrics
-from sentinel.records import Directive, Failure, Json, Lift, Party, Pattern, PatternLift, Tally, Trial
+from sentinel.records import Directive, Failure, Json, Lift, Party, Pattern, PatternLift, Review, Tally, Trial
 
 LogLine = dict[str, Json]
 """One step of training: `step`, `reward`, `informative_share`, `loss`, `kl`, `entropy`, `episodes`, …"""
@@ -52,8 +53,14 @@ class Iteration:
     """Pattern id -> tasks that the directive asks for."""
     lifts: dict[str, str] = field(default_factory=dict)
     """Pattern id -> how much more often the policy fails on tasks made for it than on controls, in words."""
+    parties: dict[str, int] = field(default_factory=dict)
+    """Party at fault -> failed diagnosis episodes."""
     mistakes: dict[str, int] = field(default_factory=dict)
     """Kind of the decisive mistake, or the party at fault if it is not the agent -> failed diagnosis episodes."""
+    fates: dict[str, Fate] = field(default_factory=dict)
+    """Pattern id -> how the tasks that were made for it went, those of earlier iterations among them."""
+    review: Review | None = None
+    """What a language model made of the patterns, if one was asked."""
     candidates: Tally = field(default_factory=lambda: Tally(requested=0, kept=0))
     training: list[LogLine] = field(default_factory=list)
 
@@ -83,9 +90,11 @@ def _evaluation(inputs: Mapping[str, Path], number: int) -> tuple[list[Trial], E
 
 def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
     trials, metrics = _evaluation(inputs, number)
-    control, propose, train = (_folder(inputs, kind, number) for kind in ("control", "propose", "train"))
+    kinds = ("rollout", "control", "propose", "train")
+    rollout, control, propose, train = (_folder(inputs, kind, number) for kind in kinds)
     patterns = read_jsonl(control / "patterns.jsonl", Pattern, may_be_empty=True)
     directive = read_json(control / "directive.json", Directive)
+    failures = read_jsonl(control / "failures.jsonl", Failure, may_be_empty=True)
     lift = read_json(propose / "lift.json", Lift)
     training = _log(train / "metrics.jsonl")
     return Iteration(
@@ -93,13 +102,16 @@ def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
         trials,
         metrics,
         rollouts=Rollouts(
-            diagnosis=_lines(_folder(inputs, "rollout", number) / "trajectories.jsonl"),
+            diagnosis=_lines(rollout / "trajectories.jsonl"),
             probing=lift.episodes,
             training=sum(int(line.get("episodes", 0)) for line in training),
         ),
         patterns=sorted(patterns, key=lambda pattern: (-pattern.support, pattern.id)),
         ordered={quota.pattern: quota.tasks for quota in directive.quotas},
-        mistakes=_mistakes(read_jsonl(control / "failures.jsonl", Failure, may_be_empty=True)),
+        parties=dict(Counter(failure.attribution.party.value for failure in failures)),
+        mistakes=_mistakes(failures),
+        fates=fates(rollout, lift, train),
+        review=directive.review,
         lifts={pattern: _lift(found) for pattern, found in lift.patterns.items() if found.lift is not None},
         candidates=read_json(propose / "yield.json", Tally),
         training=training,

@@ -22,10 +22,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from sentinel.evaluation.breakdown import Row
 from sentinel.evaluation.charts import Chart, Forest, Segment, forest, learning_curve, panel, stacks
 from sentinel.evaluation.collect import Iteration, LogLine
+from sentinel.evaluation.fates import Fate
 from sentinel.evaluation.intervals import Interval
 from sentinel.evaluation.metrics import Estimate
 from sentinel.evaluation.report import Report
-from sentinel.records import Pattern
+from sentinel.records import Party, Pattern, Review
 
 MAX_PATTERNS = 24
 MAX_PANELS = 9
@@ -61,12 +62,24 @@ class Stack(NamedTuple):
     bars: list[tuple[Iteration, list[Segment]]]
 
 
+class Moment(NamedTuple):
+    """A pattern in one iteration."""
+
+    found: Pattern | None
+    """As the diagnosis found it; `None` where it did not."""
+    ordered: int
+    """Tasks ordered for it."""
+    lift: str | None
+    """How many times as often the policy fails on those as on untargeted ones."""
+    fate: Fate
+    """How its tasks went."""
+
+
 class Lineage(NamedTuple):
-    """One pattern through the iterations; `None` where it was not seen."""
+    """One pattern through the iterations."""
 
     latest: Pattern
-    seen: list[tuple[Pattern, int] | None]
-    """The pattern as found, and the tasks ordered for it."""
+    moments: list[Moment]
 
 
 def html(report: Report) -> str:
@@ -122,7 +135,7 @@ def _render(template: str, report: Report) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (percent, points, span, direction, cell, words)
+    filters = (percent, points, span, direction, cell, words, solved, reviewed)
     environment.filters.update({function.__name__: function for function in filters})
     return environment.get_template(template).render(_view(report))
 
@@ -139,6 +152,7 @@ def _view(report: Report) -> dict[str, Any]:
         "conditions": Counter(direction(row.delta) for row in report.breakdown["condition"]),
         "learning": _curve(report),
         "figures": _figures(report.breakdown),
+        "parties": _parties(report.history[1:]),
         "mistakes": _mistakes(report.history[1:]),
         "yields": _yields(report.history[1:]),
         "lineages": _lineages(report.history[1:]),
@@ -244,6 +258,12 @@ def _mistakes(iterations: Sequence[Iteration]) -> Stack:
     return _stack(iterations, bars, kept if kept == ranked else [*kept, "other"])
 
 
+def _parties(iterations: Sequence[Iteration]) -> Stack:
+    """Failures by whose they are: the agent's, and those of others, which train nobody."""
+    bars = [dict(iteration.parties) for iteration in iterations]
+    return _stack(iterations, bars, [party.value for party in Party if any(party.value in bar for bar in bars)])
+
+
 def _yields(iterations: Sequence[Iteration]) -> Stack:
     """Candidates by what became of them: kept, rejected by reason, void by reason."""
     bars = []
@@ -262,15 +282,29 @@ def _lineages(iterations: Sequence[Iteration]) -> list[Lineage]:
         {identity: sum(life[identity].support for life in lives if identity in life) for identity in latest}
     )
     return [
-        Lineage(
-            latest[identity],
-            [
-                (life[identity], iteration.ordered.get(identity, 0)) if identity in life else None
-                for life, iteration in zip(lives, iterations, strict=True)
-            ],
-        )
+        Lineage(latest[identity], [_moment(identity, life, at) for life, at in zip(lives, iterations, strict=True)])
         for identity in sorted(latest, key=lambda identity: (-support[identity], identity))
     ]
+
+
+def _moment(identity: str, life: Mapping[str, Pattern], at: Iteration) -> Moment:
+    found = life.get(identity)
+    return Moment(found, at.ordered.get(identity, 0), at.lifts.get(identity), at.fates.get(identity, Fate()))
+
+
+def solved(fate: Fate) -> str:
+    """How a pattern's tasks went, as `probed 6/20, trained 41/96`; empty where none was played."""
+    uses = {"diagnosed": fate.diagnosis, "probed": fate.probing, "trained": fate.training}
+    return ", ".join(f"{use} {found.successes}/{found.episodes}" for use, found in uses.items() if found.episodes)
+
+
+def reviewed(review: Review) -> str:
+    """What a language model did to the patterns, in one sentence."""
+    dropped = ", ".join(f"{count} {words(reason)}" for reason, count in review.dropped.items())
+    told = f"{review.model} explained {review.explained} failures"
+    told += f", {review.skipped} were left out for the budget" if review.skipped else ""
+    told += f"; claims dropped: {dropped}" if dropped else ""
+    return f"{told}; {'its names and mergers stand' if review.stands else review.reason}."
 
 
 def _number(line: LogLine, name: str) -> float | None:

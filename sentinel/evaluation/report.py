@@ -15,6 +15,7 @@ from typing import Any
 
 from sentinel.evaluation.breakdown import Row, breakdown
 from sentinel.evaluation.collect import Iteration
+from sentinel.evaluation.fates import Fate
 from sentinel.evaluation.intervals import Interval
 from sentinel.evaluation.metrics import Estimate, Floors, PassHat, deltas
 from sentinel.records import SCHEMA_VERSION, Pattern
@@ -146,6 +147,8 @@ class Report:
             "rollouts": iteration.rollouts.total,
             "rollouts_by_use": iteration.rollouts._asdict(),
             "patterns": [_pattern(found, iteration) for found in iteration.patterns[:TOP_PATTERNS] if found.support],
+            "failures_by_party": iteration.parties,
+            "failures_by_kind": iteration.mistakes,
             "candidates": iteration.candidates.model_dump(exclude={"schema_version"}),
         }
 
@@ -159,6 +162,9 @@ def _pattern(pattern: Pattern, iteration: Iteration) -> Document:
         "failures": pattern.contrast.failures,
         "episodes": pattern.contrast.episodes,
         "tasks_ordered": iteration.ordered.get(pattern.id, 0),
+        "tasks_solved": {
+            use: found._asdict() for use, found in iteration.fates.get(pattern.id, Fate())._asdict().items()
+        },
     }
 
 

@@ -5,7 +5,8 @@
 
 The server is asked to hold the model to the schema; whether it did is checked here all the same, and what does not fit
 is shown to the model with the complaint. Answers are kept by the content of their question, so that a stage that is run
-again asks nothing twice and writes the same bytes. `quoted` is the only way in which foreign text belongs in a prompt.
+again asks nothing twice and writes the same bytes; a remembered answer counts in the budget like a new one, or it would
+last longer the second time. Foreign text belongs in a prompt only as `sentinel.llm.quoting.quoted` writes it.
 """
 
 from __future__ import annotations
@@ -19,22 +20,13 @@ from pydantic import BaseModel, ValidationError
 
 from sentinel.artifacts import write_json
 from sentinel.llm.chat import Answer, Chat, ChatError, ChatFault, Said
-from sentinel.records import Json, digest
+from sentinel.records import digest
 
 T = TypeVar("T", bound=BaseModel)
 ATTEMPTS = 3
 """Questions for one answer that fits."""
 COMPLAINT = 500
 """Characters of an answer, and of what is wrong with it, that are shown to the model."""
-_MARKUP = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&`\u2028\u2029"}
-
-
-def quoted(value: Json) -> str:
-    r"""Foreign data for a prompt: JSON on one line, without characters that could end a code block or look like a tag.
-
-    Line breaks, quotes and backslashes are escaped by JSON, markup by `\uXXXX`; read as JSON it is the value again.
-    """
-    return json.dumps(value, sort_keys=True, ensure_ascii=False).translate(_MARKUP)
 
 
 class Memory(NamedTuple):
@@ -42,18 +34,20 @@ class Memory(NamedTuple):
 
     folder: Path
 
-    def get(self, key: str) -> str | None:
+    def get(self, key: str) -> Answer | None:
         """The answer that was kept; `None` where there is none, or only part of one."""
         try:
             kept = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        text = kept.get("text") if isinstance(kept, dict) else None
-        return text if isinstance(text, str) else None
+        match kept:
+            case {"text": str(text), "tokens": int(tokens)}:
+                return Answer(text, True, tokens)
+        return None
 
-    def put(self, key: str, text: str) -> None:
+    def put(self, key: str, answer: Answer) -> None:
         """Keep an answer."""
-        write_json(self.folder / f"{key}.json", {"text": text})
+        write_json(self.folder / f"{key}.json", {"text": answer.text, "tokens": answer.tokens})
 
 
 def ask_for(
@@ -71,7 +65,7 @@ def ask_for(
     Args:
         shape: what the answer must be; its JSON Schema constrains the server.
         chat: the model.
-        messages: the conversation; foreign text in it `quoted`.
+        messages: the conversation; foreign text in it quoted.
         seed: of the first attempt; later ones count up.
         max_tokens: of one answer.
         temperature: of sampling.
@@ -106,10 +100,12 @@ def _remembered(
 ) -> Answer:
     key = digest([chat.model, [list(message) for message in said], temperature, seed, max_tokens, dict(schema)])
     if memory is not None and (kept := memory.get(key)) is not None:
-        return Answer(kept, True, 0)
+        chat.budget.request()
+        chat.budget.answered(kept.tokens)
+        return kept
     answer = chat.ask(said, temperature=temperature, seed=seed, max_tokens=max_tokens, schema=schema)
     if memory is not None and answer.complete:
-        memory.put(key, answer.text)
+        memory.put(key, answer)
     return answer
 
 

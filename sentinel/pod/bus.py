@@ -17,17 +17,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from sentinel.artifacts import canonical
-from sentinel.errors import StageError
+from sentinel.errors import SentinelError, StageError
 from sentinel.pod.baton import Baton, LockEntry, merge
 from sentinel.runner.child import ending, environment, start
 from sentinel.runner.narrator import RUNNING
 
 JOBS = "sentinel/jobs"
 """Where the batons of jobs lie in the bucket, beside DVC's own folders."""
+UNSENT = "with a volume for state (`cluster.state`) it is kept, and the next attempt sends it without running again"
 ATTEMPTS, PAUSE = 4, 5.0
 """How often sending is tried, and the first pause in seconds; each pause is twice the last."""
 
@@ -77,12 +78,12 @@ class Bus:
     """The bucket, as a working folder sees it."""
 
     def __init__(self, folder: Path, job: str) -> None:
-        self._folder, self._job = folder, job
+        self._folder, self.job = folder, job
 
     def check(self, stage: str) -> None:
         """Fail now, not after hours of work, if the bucket cannot be written; leaves a note that the stage began."""
-        with self._reporting("cannot be written"), open_store(self._folder) as store:
-            store.put(b"{}", JOBS, self._job, f"{stage}.begun")
+        with reporting("cannot be written"), open_store(self._folder) as store:
+            store.put(b"{}", JOBS, self.job, f"{stage}.begun")
 
     def reproduce(self, target: str) -> bool:
         """Run the stage through DVC, unless the bucket has its result; returns whether it ran."""
@@ -93,23 +94,28 @@ class Bus:
         self._dvc("pull", *targets)
 
     def publish(self, stage: str, target: str, baton: Baton) -> None:
-        """Send a stage's outputs, its record and the baton; on return all of it is in the bucket."""
+        """Send a stage's outputs, its record and the baton; on return all of it is in the bucket.
+
+        Raises:
+            StageError: It was not taken, though tried again with growing pauses.
+        """
         for attempt in range(ATTEMPTS):
             try:
                 self._dvc("push", target)
-                with self._reporting("took the outputs but not their record"), open_store(self._folder) as store:
+                with reporting("took the outputs but not their record"), open_store(self._folder) as store:
                     self._send(store, stage, baton)
                 return
-            except StageError:
+            except StageError as error:
                 if attempt == ATTEMPTS - 1:
-                    raise
+                    raise StageError(f"{stage} is done, but its result was not sent. {error}\n    {UNSENT}") from error
+                print(f"{stage}: not sent yet, trying again. {error}", file=sys.stderr, flush=True)
                 time.sleep(PAUSE * 2**attempt)
 
     def _send(self, store: Store, stage: str, baton: Baton) -> None:
         record = record_path(baton.stages[stage])
         if not store.fs.exists(store.path(*record)):
             store.put(self._folder.joinpath(".dvc", "cache", *record).read_bytes(), *record)
-        note(store, self._job, stage, baton)
+        note(store, self.job, stage, baton)
 
     def _dvc(self, *arguments: str) -> bool:
         ran = False
@@ -123,23 +129,34 @@ class Bus:
             raise StageError(f"dvc {' '.join(arguments)} ended with code {process.returncode}; see above")
         return ran
 
-    @contextmanager
-    def _reporting(self, what: str) -> Iterator[None]:
-        """Errors of a dozen storage libraries, as one of ours."""
-        try:
-            yield
-        except StageError:
-            raise
-        except Exception as error:
-            raise StageError(
-                f"the bucket {what}: {type(error).__name__}: {error}\n"
-                "    check SENTINEL_REMOTE, its endpoint, and the secret with the credentials (`sentinel doctor`)"
-            ) from error
+
+@contextmanager
+def reporting(what: str) -> Iterator[None]:
+    """Errors of a dozen storage libraries, as one of ours."""
+    try:
+        yield
+    except SentinelError:
+        raise
+    except Exception as error:
+        raise StageError(
+            f"the bucket {what}: {type(error).__name__}: {error}\n"
+            "    check SENTINEL_REMOTE, its endpoint, and the secret with the credentials (`sentinel doctor`)"
+        ) from error
 
 
 def note(store: Store, job: str, name: str, baton: Baton) -> None:
     """Leave a baton in the job's folder."""
     store.put(canonical(baton.model_dump(mode="json")).encode(), JOBS, job, f"{name}.json")
+
+
+def jobs(store: Store) -> list[str]:
+    """The jobs that left something, the latest last."""
+    folder = store.path(JOBS)
+    if not store.fs.exists(folder):
+        return []
+    batons = sorted(path for path in store.fs.find(folder) if path.endswith(".json"))
+    one = {PurePosixPath(path).parent.name: path for path in batons}
+    return sorted(one, key=lambda job: (store.fs.modified(one[job]), job))
 
 
 def read_job(store: Store, job: str) -> Baton | None:

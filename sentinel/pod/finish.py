@@ -46,7 +46,7 @@ def finish(job: str, state: str, message: str, page: Artifact, text: Artifact) -
 @contextmanager
 def _store() -> Iterator[Store]:
     with TemporaryDirectory() as name:
-        write_text(Path(name) / ".dvc" / "config", Place.read().dvc_config())
+        write_text(Path(name) / ".dvc" / "config", Place.here().dvc_config())
         with open_store(Path(name)) as store:
             yield store
 

@@ -36,20 +36,53 @@ class Place:
     """A mounted folder for what survives a kill, or empty."""
 
     @classmethod
-    def read(cls, variables: Mapping[str, str] = os.environ) -> Place:
+    def here(cls) -> Place:
+        """The place of this container; raises `StageError` if a secret that its profile names did not reach it."""
+        require_secrets(os.environ)
+        return cls.read(os.environ)
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str]) -> Place:
         """The place from `SENTINEL_REMOTE`, `…_ENDPOINT`, `…_REGION` and `SENTINEL_STATE`."""
         if not (remote := variables.get("SENTINEL_REMOTE", "")):
             raise StageError("SENTINEL_REMOTE is not set: it names the bucket that pods exchange their results through")
         names = ("SENTINEL_REMOTE_ENDPOINT", "SENTINEL_REMOTE_REGION", "SENTINEL_STATE")
         return cls(remote, *(variables.get(name, "") for name in names))
 
+    def remote_config(self) -> dict[str, Any]:
+        """The bucket as DVC's default remote, as plain data."""
+        remote = {"url": self.remote, "endpointurl": self.endpoint, "region": self.region}
+        bus = {key: value for key, value in remote.items() if value}
+        return {"core": {"remote": "bus"}, "remote": {"bus": bus}}
+
     def dvc_config(self) -> str:
         """The text of `.dvc/config`."""
-        remote = {"url": self.remote, "endpointurl": self.endpoint, "region": self.region}
-        lines = [f"    {key} = {value}" for key, value in remote.items() if value]
+        lines = [f"    {key} = {value}" for key, value in self.remote_config()["remote"]["bus"].items()]
         core = ["    no_scm = true", "    analytics = false", "    check_update = false", "    remote = bus"]
         cache = ["    type = reflink,hardlink,copy"]
         return "\n".join(["[core]", *core, "[cache]", *cache, "['remote \"bus\"']", *lines, ""])
+
+
+def require_secrets(variables: Mapping[str, str]) -> None:
+    """Raise `StageError` unless every variable of `SENTINEL_SECRETS` (`VARIABLE=secret/key …`) has a value."""
+    wanted = (pair.partition("=") for pair in variables.get("SENTINEL_SECRETS", "").split())
+    if missing := [(name, *source.split("/")) for name, _, source in wanted if not variables.get(name)]:
+        lines = [f"    {name}: secret '{secret}' or its key '{key}' is missing" for name, secret, key in missing]
+        mend = "    `sentinel doctor` shows what there is, and what makes it; without a cluster, export the variables"
+        raise StageError("\n".join(["this container has no credentials:", *lines, mend]))
+
+
+def keep_unsent(folder: Path, stage: str) -> Path | None:
+    """Have DVC's cache outlive this pod, where there is a volume for that: results that could not be sent are kept.
+
+    Returns the cache, to be deleted when all of it is in the bucket.
+    """
+    if not (home := folder / HOME).is_symlink():
+        return None
+    cache = home.resolve() / "unsent" / stage
+    cache.mkdir(parents=True, exist_ok=True)
+    (folder / ".dvc" / "cache").symlink_to(cache, target_is_directory=True)
+    return cache
 
 
 def lay_out(baton: Baton, folder: Path, place: Place) -> None:

@@ -17,9 +17,10 @@ from sentinel.fingerprint import code_hash
 from sentinel.plan import Plan, Stage, plan
 from sentinel.pod.baton import Baton, merge, pointers
 from sentinel.pod.bus import Bus, note, open_store, read_job
-from sentinel.pod.folder import Place, lay_out, lock_entry
+from sentinel.pod.folder import Place, keep_unsent, lay_out, lock_entry
 from sentinel.pod.parameters import require_unedited
 from sentinel.spec.load import load
+from sentinel.stages.lock import LOCKS, in_turn
 
 
 class Artifact(Protocol):
@@ -102,13 +103,17 @@ def perform(stage: Stage, baton: Baton, bus: Bus, folder: Path, output: Artifact
     dvc_file = baton.dvc_file(stage.name)
     target = f"{dvc_file}:{stage.name}"
     bus.check(stage.name)
-    executed = bus.reproduce(target)
-    entry = lock_entry(folder, dvc_file, stage.name)
-    after = baton.with_stage(stage.name, entry)
-    bus.publish(stage.name, target, after)
+    with in_turn(folder / LOCKS, f"pod-{stage.name}", "another pod is at this stage; waiting for its result"):
+        unsent = keep_unsent(folder, stage.name)
+        executed = bus.reproduce(target)
+        after = baton.with_stage(stage.name, lock_entry(folder, dvc_file, stage.name))
+        bus.publish(stage.name, target, after)
+        if unsent:
+            shutil.rmtree(unsent)
     write_json(Path(output.path), after)
-    output.metadata.update({path: f"md5 {md5}, {size} bytes" for path, md5, size in pointers(entry)})
-    output.metadata.update(stage=stage.name, executed=executed)
+    made = pointers(after.stages[stage.name])
+    output.metadata.update({path: f"md5 {md5}, {size} bytes" for path, md5, size in made})
+    output.metadata.update(stage=stage.name, executed=executed, run=bus.job)
     return after
 
 
@@ -123,7 +128,7 @@ def working_folder(baton: Baton) -> Iterator[Path]:
     """A fresh folder with everything but data; deleted afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="sentinel-"))
     try:
-        lay_out(baton, folder, Place.read())
+        lay_out(baton, folder, Place.here())
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

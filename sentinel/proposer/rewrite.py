@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from sentinel.env.overlay import World
 from sentinel.env.user_faults import identifiers
 from sentinel.llm.chat import Chat, ChatError, Said
-from sentinel.llm.structured import Memory, ask_for, quoted
+from sentinel.llm.quoting import quoted
+from sentinel.llm.structured import Memory, ask_for
 from sentinel.proposer.gates import Bench, communicate, determined, wording
 from sentinel.proposer.leakage import Manifest
 from sentinel.proposer.reasons import Reason, Rejection

@@ -41,9 +41,11 @@ def run(spec: Path, profile: str | None) -> None:
     if find_spec("dvc") is None:
         raise MissingExtraError("dvc")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    stages = {stage.name for planned in plans for stage in planned.stages}
+    console.print(f"{spec}: {len(stages)} stages; looking for those that have to run", markup=False)
     with exclusive("run", "another `sentinel run` works in this folder; wait for it, or stop it"):
-        file = _prepare(items[0], project, console)
-        narrator = Narrator(console, len({stage.name for planned in plans for stage in planned.stages}))
+        file = prepare(items[0], project, console)
+        narrator = Narrator(console, len(stages))
         began = time.monotonic()
         with narrator:
             code = _repro(file, profile, narrator)
@@ -56,7 +58,7 @@ def run(spec: Path, profile: str | None) -> None:
         _show(plans[0], project)
 
 
-def _prepare(item: catalogue.Known, project: Path, console: Console) -> str:
+def prepare(item: catalogue.Known, project: Path, console: Console) -> str:
     """Bring the compiled file, the DVC folder and the locks in order; returns the DVC file to reproduce."""
     known = catalogue.discover(project, [project / item.chain[0]], strict=False)
     compiled = dvcfile.compile_one(item, known, project)

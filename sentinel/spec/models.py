@@ -233,6 +233,12 @@ class LlmController(Section):
     """Failures that a pattern must explain."""
     history: bool = True
     """Whether earlier iterations inform status and priority."""
+    calls: Positive = 256
+    """Questions per iteration, repeated ones included; failures that it does not reach go without a reading."""
+    tokens: Positive = 2_000_000
+    """Tokens per iteration, of prompts and answers."""
+    answer_tokens: Positive = 4096
+    """Tokens of one answer, reasoning included; the server's context must hold them beside the prompt."""
 
 
 class NoController(Section):

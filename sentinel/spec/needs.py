@@ -16,9 +16,6 @@ from sentinel.errors import Fault, SpecError
 from sentinel.spec.models import ExperimentSpec
 from sentinel.spec.profile import LlmRole, ProfileSpec
 
-UNBUILT: dict[LlmRole, str] = {"controller": "deterministic"}
-"""Roles that a spec may give to a language model, but no stage plays yet; and the type that there is instead."""
-
 
 def llm_roles(spec: ExperimentSpec) -> dict[LlmRole, str]:
     """The roles beside the policy that the spec gives to language models, and to which."""
@@ -41,9 +38,6 @@ def require(spec: ExperimentSpec, profile: ProfileSpec, file: Path) -> None:
             f"cpu, and the policy is {spec.policy.model}: all but small models need `cuda` and `engine: {{type: vllm}}`"
         )
         faults.append(Fault(text, str(file), path="spec.device"))
-    for role in sorted(UNBUILT.keys() & roles.keys()):
-        text = f"'llm' is not built in this version: write '{UNBUILT[role]}', without a model"
-        faults.append(Fault(text, path=f"spec.{role}.type"))
     if faults:
         raise SpecError(faults)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from sentinel.artifacts import read_json, read_jsonl, write_json, write_jsonl
 from sentinel.controller.attribution import Diagnosis, diagnose
 from sentinel.controller.directive import direct, prioritise
@@ -12,46 +10,44 @@ from sentinel.controller.history import (
     Sample,
     Source,
     age,
-    diagnosis_samples,
     probe_samples,
     record,
     remember,
     samples_of,
 )
 from sentinel.controller.patterns import Profile, find_patterns, profiles_of
-from sentinel.errors import StageError
 from sentinel.records import Directive, Lift, Pattern, Tally, Trajectory
-from sentinel.spec.models import DeterministicController
+from sentinel.spec.models import DeterministicController, LlmController
 from sentinel.stages.context import Context
+
+Settings = DeterministicController | LlmController
+"""Of a controller that finds patterns."""
 
 
 def run(context: Context) -> None:
     """Read the rollouts (and the previous iteration), write failures, patterns, directive and history."""
     controller = context.spec.controller
-    match controller.type:
-        case "deterministic":
-            settings: DeterministicController | None = controller
-        case "none":
-            settings = None
-        case "llm":
-            raise StageError(
-                f"{context.name}: controller.type 'llm' needs the map and reduce prompts and a chat client, which this "
-                "version does not have; set controller.type to 'deterministic'"
-            )
-        case _:
-            assert_never(controller.type)
-    diagnosis = diagnose(read_jsonl(context.inputs["rollout"] / "trajectories.jsonl", Trajectory))
+    settings = None if controller.type == "none" else controller
+    played = read_jsonl(context.inputs["rollout"] / "trajectories.jsonl", Trajectory)
+    diagnosis = diagnose(played)
     context.progress.say(account(diagnosis.tally, len(diagnosis.successes)))
     profiles = profiles_of(diagnosis)
-    history = _recall(context, diagnosis, profiles, settings is not None and settings.history)
+    history = _recall(context, diagnosis, settings is not None and settings.history)
     patterns, history = _judge(settings, history, profiles)
+    instructions, review = dict[str, str](), None
+    if controller.type == "llm":
+        from sentinel.stages.reviewing import Material, reviewed
+
+        material = Material(diagnosis, played, profiles, history)
+        patterns, instructions, review = reviewed(context, controller, patterns, material)
     directive = direct(
         patterns,
         history,
         tasks=context.spec.proposer.tasks,
         explore_share=context.spec.proposer.explore_share,
         max_patterns=settings.max_patterns if settings else 0,
-    )
+        instructions=instructions,
+    ).model_copy(update={"review": review})
     for quota in directive.quotas:
         context.progress.say(f"{quota.tasks} tasks: {quota.instruction}")
     write_jsonl(context.output / "failures.jsonl", diagnosis.failures)
@@ -69,9 +65,9 @@ def account(tally: Tally, successes: int) -> str:
     return f"{tally.requested} episodes: " + ", ".join(part for part in parts if part)
 
 
-def _recall(context: Context, diagnosis: Diagnosis, profiles: list[Profile], use_history: bool) -> History:
+def _recall(context: Context, diagnosis: Diagnosis, use_history: bool) -> History:
     """The history up to this diagnosis; without history, this diagnosis alone."""
-    samples = diagnosis_samples(profiles, context.iteration)
+    samples = samples_of(diagnosis, context.iteration, Source.diagnosis)
     if not use_history or "previous_control" not in context.inputs:
         return remember(None, None, context.iteration, diagnosis, samples)
     folder = context.inputs["previous_control"]
@@ -82,16 +78,14 @@ def _recall(context: Context, diagnosis: Diagnosis, profiles: list[Profile], use
 
 
 def _paid_for(context: Context, ordered: Directive | None) -> list[Sample]:
-    """The previous iteration's probes of targeted candidates, and its training episodes."""
+    """The previous iteration's probes of targeted candidates, and its training episodes, diagnosed as well."""
     lift = read_json(context.inputs["previous_propose"] / "lift.json", Lift)
     trained = read_jsonl(context.inputs["previous_train"] / "trajectories.jsonl", Trajectory)
     probed = probe_samples(lift, ordered) if ordered else []
-    return [*probed, *samples_of(trained, context.iteration - 1, Source.training)]
+    return [*probed, *samples_of(diagnose(trained), context.iteration - 1, Source.training)]
 
 
-def _judge(
-    settings: DeterministicController | None, history: History, profiles: list[Profile]
-) -> tuple[list[Pattern], History]:
+def _judge(settings: Settings | None, history: History, profiles: list[Profile]) -> tuple[list[Pattern], History]:
     """The patterns with status and priority, and the history that has them."""
     if settings is None:
         return [], history

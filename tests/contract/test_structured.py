@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from sentinel.llm.chat import Budget, Chat, ChatError, ChatFault, Said
-from sentinel.llm.structured import ATTEMPTS, Memory, ask_for, quoted
+from sentinel.llm.quoting import quoted
+from sentinel.llm.structured import ATTEMPTS, Memory, ask_for
 from tests.contract.servers import Behaviour, Server, saying, serving
 from tests.contract.test_chat import LASTING
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,8 +144,15 @@ def _evaluation(folder: Path, number: int, progress: float) -> Path:
 
 
 def _rollout(folder: Path) -> Path:
-    write_text(folder / "trajectories.jsonl", "{}\n" * 232)
+    write_text(folder / "trajectories.jsonl", episodes(None, 200, 90) + episodes("pattern0", 32, 8))
     return folder
+
+
+def episodes(pattern: str | None, number: int, successes: int) -> str:
+    """Lines of trajectories, as far as the report reads them; the last one is void if there are any others."""
+    outcomes = ["success"] * successes + ["failure"] * (number - successes - 1) + ["void"]
+    task = {"origin": {"pattern": pattern}}
+    return "".join(json.dumps({"outcome": outcome, "task": task}) + "\n" for outcome in outcomes)
 
 
 def _control(folder: Path, number: int, description: str | None) -> Path:
@@ -223,4 +231,5 @@ def _train(folder: Path, number: int) -> Path:
             f'"entropy":{0.5 - 0.3 * done + noise[3] / 2:.4f},"dev":{dev},"skipped":null}}\n'
         )
     write_text(folder / "metrics.jsonl", "".join(lines))
+    write_text(folder / "trajectories.jsonl", episodes(None, 64, 30) + episodes("pattern0", 97, 41))
     return folder

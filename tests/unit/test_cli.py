@@ -128,7 +128,7 @@ def test_a_missing_extra_is_named(module: str, extra: str, arguments: list[str],
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith(f"this needs '{module}', which is not installed: it comes with the extra '{extra}'")
-    assert f"sentinel-rl[{extra}]" in done.stderr and "Traceback" not in done.stderr
+    assert f"-e '.[{extra}]'" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_every_extra_that_a_message_names_exists() -> None:

@@ -221,13 +221,3 @@ def test_a_known_condition_is_kept_where_it_explains_nearly_as_much() -> None:
     (second,) = find_patterns(profiles, 2, [known])
     assert (first.condition, second.condition) == ({"condition": "cancel/no_reason"}, {"withheld": "reason"})
     assert first.id != second.id
-
-
-def test_five_hundred_trajectories_per_second() -> None:
-    import time
-
-    episodes = list(planted()) * 4
-    numbered = [p.model_copy(update={"trial": n}) for n, p in enumerate(episodes)]
-    began = time.process_time()
-    patterns(numbered)
-    assert len(numbered) / (time.process_time() - began) > 500

@@ -1,5 +1,6 @@
 """The control stage over several iterations: statuses, running rates, priorities, quotas, and the files it writes."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 from sentinel.artifacts import read_json, read_jsonl, write_json, write_jsonl
 from sentinel.controller.directive import apportion
 from sentinel.controller.history import History, Sample, Source
-from sentinel.errors import ArtifactError, StageError
+from sentinel.errors import ArtifactError
 from sentinel.proposer.conditions import matching
 from sentinel.records import (
     Directive,
     Failure,
     Lift,
+    Origin,
+    OriginKind,
     Party,
     Pattern,
     PatternLift,
@@ -72,6 +75,7 @@ def stage(
     batch: Sequence[Trajectory],
     trained: Sequence[Trajectory] = (),
     lift: Lift | None = None,
+    profile: ProfileSpec | None = None,
 ) -> Path:
     """Run the stage in iteration folders as a run has them."""
     here, before = tmp_path / f"{iteration:02d}", tmp_path / f"{iteration - 1:02d}"
@@ -91,7 +95,7 @@ def stage(
         inputs=inputs,
         output=here / "control",
         state=tmp_path / "state",
-        profile=ProfileSpec(),
+        profile=profile or ProfileSpec(),
         progress=Progress(name),
     )
     control.run(context)
@@ -206,6 +210,52 @@ def test_training_and_probes_count_in_the_running_rate(tmp_path: Path, root: Pat
     assert before < 0.15 < history.success_rate(condition)
 
 
+def made_for(pattern: str, batch: Sequence[Trajectory]) -> list[Trajectory]:
+    """The episodes as if their tasks had been made for a pattern."""
+    origin = Origin(kind=OriginKind.targeted, pattern=pattern)
+    return [p.model_copy(update={"task": p.task.model_copy(update={"origin": origin})}) for p in batch]
+
+
+def test_what_became_of_targeted_tasks_is_remembered_by_iteration_and_purpose(tmp_path: Path, root: Path) -> None:
+    spec = spec_of(root)
+    one = stage(tmp_path, spec, 1, played({"cancel/no_reason": 6}))
+    (quota,) = directive(one).quotas
+    aimed = [p for p in played({"cancel/no_reason": 2}) if p.task.knobs["condition"] == "cancel/no_reason"]
+    left = play(made("cancel/no_reason"), [*reads(made("cancel/no_reason")), CONFIRM], last_words="###TRANSFER###")
+    trained = [*made_for(quota.pattern, [*aimed, left]), *played({})]
+    probed = PatternLift(tasks=5, episodes=20, failure_rate=0.25, control_failure_rate=0.1, lift=2.5)
+    batch = [*played({"cancel/no_reason": 4}), *made_for(quota.pattern, aimed[:4])]
+    two = stage(tmp_path, spec, 2, batch, trained, Lift(patterns={quota.pattern: probed}))
+    (life,) = read_json(two / "history.json", History).lives
+    assert [tuple(passed.model_dump().values()) for passed in life.passed] == [
+        (1, Source.proposal, 20, 15),
+        (1, Source.training, 16, 12),  # without the one that the user left
+        (2, Source.diagnosis, 4, 2),
+    ]
+    (quota,) = directive(two).quotas
+    assert "of earlier tasks made for it, 29 of 40 episodes passed" in quota.instruction
+
+
+def test_only_tasks_that_can_show_a_pattern_count_in_its_learnability(tmp_path: Path, root: Path) -> None:
+    folder = stage(tmp_path, spec_of(root), 1, played({"payment/plain": 8}))
+    (pattern,) = read_jsonl(folder / "patterns.jsonl", Pattern)
+    history = read_json(folder / "history.json", History)
+    everywhere = pattern.model_copy(update={"condition": {}})
+    assert history.success_rate(()) == pytest.approx(80 / 96)
+    assert history.rate_of(everywhere) == pytest.approx((0 + 2 * 80 / 96) / (16 + 2)), "of 16 with this write, none"
+    elsewhere = pattern.model_copy(update={"condition": {"condition": "unheard/of"}})
+    assert history.rate_of(elsewhere) == pytest.approx(80 / 96)
+
+
+def test_what_stays_weighs_more_every_time(tmp_path: Path, root: Path) -> None:
+    spec, rates = spec_of(root, "uniform"), {"cancel/no_reason": 4}
+    folders = [stage(tmp_path, spec, iteration, played(rates), played(rates)) for iteration in (1, 2, 3, 4)]
+    priorities = [patterns(folder)["cancel/no_reason"].priority for folder in folders]
+    assert priorities[1] == pytest.approx(1.25 * priorities[0], rel=0.05)
+    assert priorities[2] == pytest.approx(1.5 * priorities[0], rel=0.05)
+    assert priorities[3] == pytest.approx(priorities[2], rel=0.05)
+
+
 def history_of(*samples: Sample, iteration: int = 3) -> History:
     return History(iteration=iteration, tally=Tally(requested=0, kept=0), samples=samples, lives=())
 
@@ -268,9 +318,30 @@ def test_without_failures_everything_explores(tmp_path: Path, root: Path) -> Non
     assert directive(stage(tmp_path, spec_of(root), 1, played({}))) == Directive(iteration=1, quotas=(), explore=128)
 
 
-def test_the_language_model_controller_says_what_is_missing(tmp_path: Path, root: Path) -> None:
-    with pytest.raises(StageError, match=r"retail-cpu-control-01: controller.type 'llm' .* set controller.type to"):
-        stage(tmp_path, spec_of(root, type="llm", model="Qwen/Qwen3-32B"), 1, [])
+def test_only_voids_explore_and_are_counted(tmp_path: Path, root: Path) -> None:
+    folder = stage(tmp_path, spec_of(root), 1, [voided(p, VoidReason.user_simulator) for p in played({})])
+    assert directive(folder) == Directive(iteration=1, quotas=(), explore=128)
+    history = read_json(folder / "history.json", History)
+    assert history.tally == Tally(requested=96, kept=0, void={"user_simulator": 96})
+    assert history.samples == ()
+
+
+def test_no_episodes_at_all_are_an_error(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"trajectories\.jsonl"):
+        stage(tmp_path, spec_of(root), 1, [])
+
+
+def test_a_task_that_the_episode_does_not_hold_is_named(tmp_path: Path, root: Path) -> None:
+    stage(tmp_path, spec_of(root), 1, played({}))
+    rollout = tmp_path / "01" / "rollout" / "trajectories.jsonl"
+    line = json.loads(rollout.read_text(encoding="utf-8").splitlines()[0])
+    del line["task"]
+    rollout.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    context = Context(
+        "c", "control", 1, spec_of(root), {"rollout": rollout.parent}, tmp_path, tmp_path, ProfileSpec(), Progress("c")
+    )
+    with pytest.raises(ArtifactError, match=r"trajectories\.jsonl:1: not a valid Trajectory: task"):
+        control.run(context)
 
 
 def test_a_corrupted_rollout_is_named_with_its_line(tmp_path: Path, root: Path) -> None:

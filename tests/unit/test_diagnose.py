@@ -9,6 +9,7 @@ import pytest
 
 from sentinel.artifacts import write_jsonl
 from sentinel.cli import main
+from sentinel.controller.attribution import explain
 from sentinel.controller.report import Diagnosed, account, diagnose_file, page, table
 from sentinel.env.overlay import World
 from sentinel.env.tau2 import benchmark_tasks
@@ -178,6 +179,18 @@ def test_ten_megabytes_in_one_message_are_read_in_seconds_and_cut_in_the_page(tm
     html = page(diagnose_file(tmp_path / "t.jsonl"))
     assert time.process_time() - began < 60
     assert len(html) < 100_000 and "more characters)" in html
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ["a", "1", "1,", "a_", "x.", "yes ", "#w1", "no\n"])
+def test_no_text_makes_the_reading_of_it_hang(part: str) -> None:
+    """What the patterns of text look for, over and over: anything but one pass would take hours."""
+    text = part * (3_000_000 // len(part))
+    told = failed(text)
+    messages = [m.model_copy(update={"content": text}) if m.role is Role.user else m for m in told.messages]
+    task = told.task.model_copy(update={"communicate": ("12.50",)})
+    failure = explain(told.model_copy(update={"messages": tuple(messages), "task": task}))
+    assert failure.labels[failure.decisive].kind in {LabelKind.missing_write, LabelKind.missing_communication}
 
 
 def test_the_verb_prints_a_table_one_document_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from sentinel.errors import StageError
 from sentinel.plan import plan
 from sentinel.pod.baton import Baton, merge, pointers
 from sentinel.pod.finish import complete, stages_table
-from sentinel.pod.folder import Place, lay_out
+from sentinel.pod.folder import Place, keep_unsent, lay_out
 from sentinel.pod.main import begin
 from sentinel.pod.parameters import from_text, require_unedited, to_text
 from sentinel.pod.report import ABSENT, summary
@@ -121,3 +121,26 @@ def test_what_is_complete_is_counted_from_the_beginning(root: Path) -> None:
     assert complete(planned, done) == 1, "iteration 2 is missing"
     assert "14 of 21 stages of retail-cpu are done." in stages_table(planned, done)
     assert "| retail-cpu-report | missing |" in stages_table(planned, done)
+
+
+def test_missing_credentials_are_said_with_their_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENTINEL_REMOTE", "s3://bucket/cas")
+    monkeypatch.setenv("SENTINEL_SECRETS", "AWS_ACCESS_KEY_ID=s3/accesskey AWS_SECRET_ACCESS_KEY=s3/secretkey")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
+    with pytest.raises(StageError) as caught:
+        Place.here()
+    assert "AWS_SECRET_ACCESS_KEY: secret 's3' or its key 'secretkey' is missing" in str(caught.value)
+    assert "AWS_ACCESS_KEY_ID:" not in str(caught.value) and "sentinel doctor" in str(caught.value)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "word")
+    assert Place.here().remote == "s3://bucket/cas"
+
+
+def test_what_could_not_be_sent_lies_on_the_volume(tmp_path: Path) -> None:
+    place = Place("s3://bucket/cas", "", "", str(tmp_path / "volume"))
+    lay_out(baton(), tmp_path / "work", place)
+    kept = keep_unsent(tmp_path / "work", "b-seed")
+    assert kept == (tmp_path / "volume" / "unsent" / "b-seed").resolve()
+    assert (tmp_path / "work" / ".dvc" / "cache").resolve() == kept
+    lay_out(baton(), tmp_path / "without", Place("s3://bucket/cas", "", "", ""))
+    assert keep_unsent(tmp_path / "without", "b-seed") is None

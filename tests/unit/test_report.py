@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from sentinel.artifacts import write_json
+from sentinel.artifacts import read_json, read_jsonl, write_json, write_jsonl
 from sentinel.errors import ArtifactError
 from sentinel.evaluation.breakdown import breakdown
 from sentinel.evaluation.charts import forest, nice_ticks, spread
 from sentinel.evaluation.intervals import Interval
 from sentinel.evaluation.page import cell, direction, percent, points, span
-from sentinel.records import Outcome, Tally
+from sentinel.records import Directive, Outcome, Pattern, Review, Tally
 from sentinel.spec.profile import ProfileSpec
 from sentinel.stages import report
 from sentinel.stages.context import Context
@@ -130,6 +130,49 @@ def test_metrics_account_for_rollouts_candidates_and_patterns(metrics: dict[str,
     assert metrics["floors"] == {"do_nothing": 0.0, "refuse_always": 2 / 15}
 
 
+def test_the_failure_mix_is_told_by_party_and_by_kind(output: Path, metrics: dict[str, Any]) -> None:
+    _, *rounds = metrics["iterations"]
+    for entry in rounds:
+        assert sum(entry["failures_by_party"].values()) == sum(entry["failures_by_kind"].values())
+        assert entry["failures_by_party"]["user_simulator"] == 1
+        kind = max(entry["failures_by_kind"], key=lambda name: entry["failures_by_kind"][name])
+        assert kind.replace("_", " ") in (output / "report.md").read_text()
+    rows = [line for line in (output / "report.md").read_text().splitlines() if line.startswith("| agent |")]
+    assert rows == ["| agent | " + " | ".join(str(e["failures_by_party"]["agent"]) for e in rounds) + " |"]
+
+
+def test_the_life_of_a_pattern_is_told(output: Path, metrics: dict[str, Any]) -> None:
+    first = metrics["iterations"][1]["patterns"]
+    (entry,) = [pattern for pattern in first if pattern["id"] == "pattern0"]
+    assert entry["tasks_solved"] == {
+        "diagnosis": {"episodes": 31, "successes": 8},
+        "probing": {"episodes": 56, "successes": 17},
+        "training": {"episodes": 96, "successes": 41},
+    }
+    told = "diagnosed 8/31, probed 17/56, trained 41/96"
+    assert (output / "report.html").read_text().count(told) == 3
+    assert f"new, 14 tasks ({told})" in (output / "report.md").read_text()
+
+
+def test_what_a_language_model_did_to_the_patterns_is_told(tmp_path: Path) -> None:
+    inputs = write_experiment(tmp_path / "runs")
+    dropped = Review(model="Qwen/Qwen3", stands=False, reason="no theme holds", skipped=3, dropped={"uncited": 2})
+    for number, review in ((1, dropped), (2, Review(model=HOSTILE, stands=True, explained=9))):
+        path = inputs[f"control_{number:02d}"] / "directive.json"
+        write_json(path, read_json(path, Directive).model_copy(update={"review": review}))
+    named = inputs["control_03"] / "patterns.jsonl"
+    found = [p.model_copy(update={"name": HOSTILE, "explanation": HOSTILE}) for p in read_jsonl(named, Pattern)]
+    write_jsonl(named, found)
+    folder = run(tmp_path, inputs)
+    html, text = ((folder / name).read_text() for name in ("report.html", "report.md"))
+    told = "explained 0 failures, 3 were left out for the budget; claims dropped: 2 uncited; no theme holds."
+    assert f"Iteration 1: Qwen/Qwen3 {told}" in html and f"Iteration 1: Qwen/Qwen3 {told}" in text
+    assert "explained 9 failures; its names and mergers stand." in html
+    page = Page()
+    page.feed(html)
+    assert not page.handlers and "script" not in page.tags and "<img" not in text
+
+
 def test_metrics_break_down_by_tool_and_knobs(metrics: dict[str, Any]) -> None:
     assert metrics["breakdown"].keys() == {"tool", "family", "skill", "condition"}
     assert metrics["breakdown"]["condition"].keys() == CONDITIONS.keys()
@@ -189,7 +232,7 @@ class Wide(HTMLParser):
 def test_what_is_wide_scrolls_on_a_narrow_screen(output: Path) -> None:
     page = Wide()
     page.feed((output / "report.html").read_text(encoding="utf-8"))
-    assert (page.stuck, page.seen) == ([], 9), "the curve, two legends and six tables"
+    assert (page.stuck, page.seen) == ([], 10), "the curve, three legends and six tables"
 
 
 def test_the_page_is_one_small_file_that_fetches_and_runs_nothing(output: Path) -> None:
@@ -234,6 +277,8 @@ def test_equal_input_gives_equal_bytes(output: Path, tmp_path: Path) -> None:
         ("03/train/metrics.jsonl", '{"step": 0}\nnonsense\n', "metrics.jsonl:2: not JSON"),
         ("03/train/metrics.jsonl", "[]\n", "metrics.jsonl:1: expected a JSON object, found list"),
         ("01/rollout/trajectories.jsonl", None, "trajectories.jsonl: missing"),
+        ("01/rollout/trajectories.jsonl", "{}\n", "trajectories.jsonl:1: not an episode"),
+        ("02/train/trajectories.jsonl", '{"outcome": "won", "task": 5}\n', "trajectories.jsonl:1: not an episode"),
     ],
 )
 def test_a_missing_or_foreign_artifact_is_named(tmp_path: Path, artifact: str, text: str | None, where: str) -> None:
@@ -261,7 +306,7 @@ def test_empty_rounds_are_reported_too(tmp_path: Path) -> None:
             (tmp_path / f"runs/{number:02d}/{empty}").write_text("")
         write_json(tmp_path / f"runs/{number:02d}/propose/yield.json", Tally(requested=0, kept=0))
     folder = run(tmp_path, inputs)
-    assert "Iteration 1: no pattern found." in (folder / "report.md").read_text()
+    assert "No pattern was found." in (folder / "report.md").read_text()
     assert "<h2>Training</h2>" not in (folder / "report.html").read_text()
 
 

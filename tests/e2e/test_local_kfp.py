@@ -1,0 +1,153 @@
+"""The compiled pipeline, run by kfp.local on the smallest experiment: every stage in a folder of its own, one bucket.
+
+The tests run in order on one project. Each stage is a pod, which starts Python, kfp, DVC and the stage; those that are
+done are restored from the bucket. Then single pods are killed, doubled, and cut off from the bucket.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from sentinel.pod.bus import record_path
+from sentinel.pod.report import ABSENT
+from tests.e2e.launched import Launcher, Local, Pod, wait_until
+from tests.e2e.test_dvc import FILE, SPEC
+
+STAGES = 11
+ROLLOUT = "small-rollout-01"
+pytestmark = pytest.mark.timeout(1800)  # a first run on a busy machine
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Local:
+    made = Local(tmp_path_factory.mktemp("local") / "project", root)
+    made.edit(SPEC, "rollout: {tasks: 12, trials: 2,", "rollout: {tasks: 48, trials: 4,")  # long enough to be killed
+    done = made.submit("--local")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(made.first) > STAGES
+    return made
+
+
+@pytest.fixture(scope="module")
+def launcher(project: Local, tmp_path_factory: pytest.TempPathFactory) -> Launcher:
+    return Launcher(project, tmp_path_factory.mktemp("pods"))
+
+
+@pytest.fixture
+def rollout(project: Local, launcher: Launcher) -> Callable[[str], Pod]:
+    """Starts a pod of the rollout in a job of this name."""
+    return partial(launcher.start, "rollout", "runs/small/01", Path(project.first["small-warmup"]["file"]))
+
+
+@pytest.fixture
+def record(project: Local) -> Path:
+    """The rollout's record in the run-cache, which is taken away: the bucket knows every stage but this one."""
+    found = project.bucket.joinpath(*record_path(project.finished.stages[ROLLOUT]))
+    found.unlink()
+    return found
+
+
+def test_every_stage_ran_once_and_the_ui_has_what_it_shows(project: Local) -> None:
+    found = project.outputs()
+    assert len(project.executed()) == STAGES
+    trained = found["small-train-01"]["runs/small/01/train/policy"]
+    assert trained.startswith("md5 ") and ".dir, " in trained
+    summary = found["report/summary"]
+    assert isinstance(summary["pass_hat_1_last"], float) and summary["pass_hat_4_gain"] == ABSENT
+    assert Path(found["report/page"]["file"]).read_text().startswith("<!doctype html>")
+    assert "11 of 11 stages of small are done." in Path(found["finish/tables"]["file"]).read_text()
+
+
+def test_a_git_checkout_pulls_the_run_and_executes_nothing(project: Local, root: Path, tmp_path: Path) -> None:
+    clone = Local(tmp_path / "clone", root)
+    for name in (SPEC, "experiments/profiles/bus.yaml"):
+        shutil.copy(project.folder / name, clone.folder / name)
+    subprocess.run(["git", "init", "--quiet"], cwd=clone.folder, check=True)
+    run = project.first["small-report"]["run"]
+    assert "small: 11 of 11 stages are here, nothing was executed" in clone.call("sentinel.cli", "pull", run)
+    lock = YAML(typ="safe", pure=True).load(clone.folder / FILE.replace(".yaml", ".lock"))
+    assert lock["stages"] == project.finished.stages
+    assert (clone.folder / "runs/small/report/report.html").is_file()
+    assert clone.repro() == []
+    clone.edit(SPEC, "general: 58", "general: 59")
+    for name, message in ((run, "-  general: 59\n+  general: 58"), ("other", f"the latest there: {run}")):
+        with clone.start("sentinel.cli", "pull", name) as process:
+            output, _ = process.communicate()
+        assert process.returncode == 2 and message in output.replace("    ", "  ")
+
+
+def test_a_change_reruns_what_reads_it_and_nothing_else(project: Local) -> None:
+    done = project.submit("--local", "--set", "evaluator.trials=3")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert project.executed() == ["small-base", "small-evaluate", "small-evaluate-01", "small-report", "small-spec"]
+
+
+def test_a_bucket_that_cannot_be_written_stops_the_run_before_any_work(project: Local) -> None:
+    project.bucket.rename(project.bucket.with_name("away"))
+    project.bucket.write_text("a file where a folder should be")
+    done = project.submit("--local", "--set", "evaluator.trials=4")
+    project.bucket.unlink()
+    project.bucket.with_name("away").rename(project.bucket)
+    assert done.returncode == 1
+    assert "error: the bucket cannot be written" in done.stdout + done.stderr
+    assert project.executed() == []
+
+
+def test_a_terminated_pod_ends_in_good_order_and_its_retry_resumes(
+    launcher: Launcher, rollout: Callable[[str], Pod], record: Path
+) -> None:
+    pod = rollout("terminated")
+    wait_until(launcher.kept, pod)
+    log = pod.terminate()
+    assert launcher.alive() == [] and "Traceback" not in log
+    assert not pod.written.exists() and not record.exists(), "half an artifact"
+    kept = {chunk: chunk.stat().st_mtime_ns for chunk in launcher.kept()}
+    assert kept, "the state is lost"
+
+    retried = rollout("retried")
+    wait_until(lambda: len(launcher.kept()) > len(kept), retried)
+    assert {chunk: chunk.stat().st_mtime_ns for chunk in kept} == kept, "a chunk was played again"
+    code, log = retried.wait()
+    assert code == 0 and retried.metadata()["executed"] is True, log
+    timings = json.loads((launcher.state / "timings" / f"{ROLLOUT}.json").read_text())
+    assert timings["resumed"] is True and record.exists()
+
+
+def test_of_two_pods_at_the_same_stage_one_waits_and_takes_the_result(
+    launcher: Launcher, rollout: Callable[[str], Pod], record: Path
+) -> None:
+    pods = [rollout(job) for job in ("one", "two")]
+    ended = [pod.wait() for pod in pods]
+    logs = "".join(log for _, log in ended)
+    assert [code for code, _ in ended] == [0, 0], logs
+    assert sorted(pod.metadata()["executed"] for pod in pods) == [False, True]
+    assert logs.count("another pod is at this stage; waiting for its result") == 1
+    assert record.exists()
+
+
+def test_a_bucket_that_vanishes_before_the_push_loses_nothing(
+    launcher: Launcher, rollout: Callable[[str], Pod], record: Path
+) -> None:
+    bucket = launcher.project.bucket
+    pod = rollout("cut")
+    wait_until(launcher.kept, pod)
+    bucket.rename(bucket.with_name("away"))
+    bucket.write_text("")
+    code, log = pod.wait()
+    bucket.unlink()
+    bucket.with_name("away").rename(bucket)
+    assert code == 1 and not pod.written.exists() and not record.exists()
+    assert f"error: {ROLLOUT} is done, but its result was not sent" in log and "Traceback" not in log
+
+    retried = rollout("mended")
+    code, log = retried.wait()
+    assert code == 0 and retried.metadata()["executed"] is False, log
+    assert record.exists() and not list((launcher.state / "unsent").iterdir())
