@@ -84,12 +84,6 @@ def test_a_git_checkout_pulls_the_run_and_executes_nothing(project: Local, root:
         assert process.returncode == 2 and message in output.replace("    ", "  ")
 
 
-def test_a_change_reruns_what_reads_it_and_nothing_else(project: Local) -> None:
-    done = project.submit("--local", "--set", "evaluator.trials=3")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert project.executed() == ["small-base", "small-evaluate", "small-evaluate-01", "small-report", "small-spec"]
-
-
 def test_a_bucket_that_cannot_be_written_stops_the_run_before_any_work(project: Local) -> None:
     project.bucket.rename(project.bucket.with_name("away"))
     project.bucket.write_text("a file where a folder should be")

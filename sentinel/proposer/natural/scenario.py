@@ -145,7 +145,7 @@ class Wording:
         wish, first = request.corrected or request.first, request.first
         match request.correction:
             case "choice":
-                slots = {"item": self._item(first.items[0], request), "choice": self._choice(wish, 0)}
+                slots = {"item": self._item(first.items[0], request), "choice": self._whole(wish)}
             case "drop":
                 kept = next(item for item in first.items if item not in wish.items)
                 slots = {"item": self._item(kept, request)}
@@ -216,6 +216,10 @@ class Wording:
     def _address(self, wish: Wish) -> str:
         form = "profile" if wish.profile else "new"
         return self._words.phrase("address", form, **({} if wish.profile else {"lines": lines(wish.address or {})}))
+
+    def _whole(self, wish: Wish) -> str:
+        """A variant by all its options: what differs would be ambiguous once another one was named."""
+        return self._words.phrase("choice", "full", changes=listed(wish.choices[0].options))
 
     def _choice(self, wish: Wish, place: int) -> str:
         item, variant = wish.items[place], wish.choices[place]

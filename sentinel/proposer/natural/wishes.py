@@ -126,7 +126,11 @@ def article(name: str) -> str:
 
 
 def told(option: str, value: str) -> str:
-    """One option in words: 'color blue', 'no features'."""
+    """One option in words: 'color blue', 'no features', 'waterproof'."""
+    if value == "yes":
+        return option
+    if option == "waterproof":
+        return f"not {option}"
     return f"no {option}" if value in ("none", "no") else f"{option} {value}"
 
 

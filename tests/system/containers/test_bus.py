@@ -25,7 +25,7 @@ from tests.system.containers.checkout import FILE, REPORT, SPEC, Checkout, hashe
 from tests.system.containers.conftest import Clock
 from tests.system.containers.machine import Bucket, run
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = pytest.mark.timeout(3600, func_only=True)  # building the images does not count
 
 SUBMIT = ("sentinel.cli", "submit", "--local", "--runner", "docker", SPEC)
 EXECUTED = re.compile(r"^ *Running stage '", re.MULTILINE)

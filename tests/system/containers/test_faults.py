@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from components.images import ROLES, lock_text
 from sentinel.artifacts import canonical, read_json
 from sentinel.pipelines.submission import prepare
 from sentinel.pod.baton import Baton
@@ -64,8 +65,10 @@ class FirstPod:
 
 
 @pytest.fixture
-def pod(root: Path, lock: Path, bucket: Bucket, tmp_path: Path) -> FirstPod:
-    """The fault's own experiment, so that no other test's results stand in for it."""
+def pod(root: Path, bucket: Bucket, tmp_path: Path) -> FirstPod:
+    """The fault's own experiment, so that no other test's results stand in for it; its images are never started."""
+    lock = tmp_path / "images.lock"
+    lock.write_text(lock_text({role: f"registry.invalid/{role}@sha256:{'0' * 64}" for role in ROLES}))
     checkout = Checkout(tmp_path / "checkout", root, bucket, lock)
     spec = checkout.folder / SPEC
     spec.write_text(spec.read_text().replace("seed: 3\n  iterations", f"seed: {os.getpid()}\n  iterations"))
@@ -87,7 +90,8 @@ def test_a_bucket_that_vanishes_in_mid_push_keeps_no_half_and_nothing_runs_twice
         done = pod.run(proxy.endpoint, bucket.key, bucket.secret)
         assert proxy.gone.is_set()
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "error: small-spec is done, but its result was not sent. the bucket" in done.stderr
+    assert "small-spec: not sent yet, trying again. the bucket took the outputs but not their record" in done.stderr
+    assert "error: small-spec is done, but its result was not sent. " in done.stderr
     left = {path.split("/")[0] for path in pod.bucket() - before}
     assert "files" in left and "runs" not in left and not pod.result.exists(), "a record without a result, or a baton"
 

@@ -16,7 +16,11 @@ from sentinel.fingerprint import fingerprint
 from sentinel.plan import KINDS
 from tests.system.containers.machine import run
 
-pytestmark = [pytest.mark.usefixtures("images"), pytest.mark.timeout(3600), pytest.mark.parametrize("role", ROLES)]
+pytestmark = [
+    pytest.mark.usefixtures("images"),
+    pytest.mark.timeout(3600, func_only=True),
+    pytest.mark.parametrize("role", ROLES),
+]
 
 STRICT = ["--read-only", "--network=none", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/scratch"]
 PINS = ("constraints.txt", "components/base/constraints.txt")
