@@ -70,7 +70,7 @@ class Moment(NamedTuple):
     ordered: int
     """Tasks ordered for it."""
     lift: str | None
-    """How many times as often the policy fails on those as on untargeted ones."""
+    """How many times as often the policy fails on those as on controls, in words."""
     fate: Fate
     """How its tasks went."""
 

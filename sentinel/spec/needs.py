@@ -30,7 +30,7 @@ def llm_roles(spec: ExperimentSpec) -> dict[LlmRole, str]:
 
 
 def require(spec: ExperimentSpec, profile: ProfileSpec, file: Path) -> None:
-    """Raise `SpecError` with everything that the profile `file` or this version lacks for the experiment."""
+    """Raise `SpecError` with everything that the profile `file` lacks for the experiment."""
     roles = llm_roles(spec)
     faults = [Fault(text, str(file), path=path) for path, text in _lacking(profile, roles)]
     if faults and spec.policy.type == "pretrained" and profile.device == "cpu":

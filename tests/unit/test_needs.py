@@ -29,7 +29,7 @@ def lacking(needed: ExperimentSpec, **profile: object) -> list[str]:
 
 
 def built(root: Path) -> ExperimentSpec:
-    """The paper's setting, with the role that no model plays yet played without one."""
+    """The paper's setting with a Proposer that needs no model."""
     paper = spec(root, "retail").model_dump(mode="json")
     paper["proposer"]["type"], paper["proposer"]["model"] = "grammar", None
     return ExperimentSpec.model_validate(paper, strict=False)
