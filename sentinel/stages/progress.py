@@ -20,7 +20,9 @@ INTERVAL = 2.0
 
 
 def _show(value: float | str) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 class Progress:
@@ -92,5 +94,5 @@ class Progress:
         if counted <= 0 or seconds <= 0:
             return ""
         if counted > seconds:
-            return f"{counted / seconds:,.0f} {self._unit}/s"
-        return f"{seconds / counted:.2g} s/{self._unit.removesuffix('s')}"
+            return f"{_show(counted / seconds)} {self._unit}/s"
+        return f"{_show(seconds / counted)} s/{self._unit.removesuffix('s')}"
