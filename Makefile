@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm lint unit check-env bench images push test-system constraints clean distclean
+.PHONY: help demo test test-local test-vllm lint unit check-env bench images push test-system constraints clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -29,6 +29,10 @@ demo: $(VENV)/installed-demo ## run the whole loop on this machine: fail, diagno
 test: lint ## everything CI checks: lint, then all tests
 	@echo "== tests: unit, contract, e2e, system ($(JOBS) processes)"
 	$(WITH) pytest -n $(JOBS) --dist loadfile --durations 10
+
+test-local: $(VENV)/installed-test ## the compiled pipeline by kfp.local, a pod per stage: killed, doubled, cut off from its bucket
+	@echo "== tests: the pipeline on this machine"
+	$(WITH) pytest tests/local --exitfirst --durations 10
 
 test-vllm: $(VENV)/installed-test $(VLLM)/converted ## play episodes on a real vLLM server with a small real model (4 GB more)
 	@echo "== tests: vllm (the server takes some minutes to start)"

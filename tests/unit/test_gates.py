@@ -77,7 +77,7 @@ def test_benchmark_tasks_fail_only_where_the_facts_say_so() -> None:
     assert reasons.count(Reason.gold_error) == 18
     assert reasons.count(Reason.noop_succeeds) == 5
     assert reasons.count(Reason.unauthenticated) == 38
-    assert rejections.count(None) == 5
+    assert rejections.count(None) == 6
 
 
 def test_every_reason_belongs_to_one_gate() -> None:
