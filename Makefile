@@ -26,7 +26,7 @@ help: ## list the targets
 demo: $(VENV)/installed-demo ## run the whole loop on this machine: fail, diagnose, target, train, improve
 	$(WITH) sentinel run $(SPEC)
 
-test: lint ## everything CI checks: lint, then all tests
+test: lint ## lint, then all tests but the tiers below
 	@echo "== tests: unit, contract, e2e, system ($(JOBS) processes)"
 	$(WITH) pytest -n $(JOBS) --dist loadfile --durations 10
 
