@@ -69,7 +69,7 @@ push: $(TOOLS)/installed ## push the images to REGISTRY=… and write their dige
 
 test-system: $(VENV)/installed-test $(TOOLS)/installed ## the loop in real containers, over a real S3 (Debian 12; root, to install docker)
 	@echo "== tests: containers (the first time builds every image)"
-	$(WITH) pytest tests/system/containers --exitfirst
+	$(WITH) pytest tests/system/containers --exitfirst --durations 10
 
 # --- installation: once, and again when pyproject.toml or constraints.txt change ---
 
