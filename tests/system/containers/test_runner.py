@@ -20,20 +20,21 @@ from tests.system.containers.machine import run
 
 pytestmark = [pytest.mark.usefixtures("images"), pytest.mark.timeout(300, func_only=True)]
 IMAGE = "sentinel-controller:dev"
-LABEL = f"sentinel.test={uuid4().hex}"
-OURS = f"""
+MARK = uuid4().hex
+OURS_ONLY = f"label=sentinel.test={MARK}"
+RUN = f"""
 import sys, docker
 from sentinel.pipelines.containers import run_container, runner
 from sentinel.spec.cluster import Bucket, Cluster
 from pathlib import Path
 with runner(Cluster(bucket=Bucket(url="s3://b")), ["{IMAGE}"], Path(sys.argv[1])):
-    run_container(docker.from_env(), "{IMAGE}", sys.argv[2:], {{}}, init=True, labels=["{LABEL}"])
+    run_container(docker.from_env(), "{IMAGE}", sys.argv[2:], {{}}, init=True, labels={{"sentinel.test": "{MARK}"}})
 """
 SLOW = ["python", "-c", "import signal, time; signal.signal(15, lambda *_: exit('ended in order')); time.sleep(60)"]
 
 
 def running() -> list[str]:
-    return run("docker", "ps", "--quiet", "--filter", f"label={LABEL}").split()
+    return run("docker", "ps", "--quiet", "--filter", OURS_ONLY).split()
 
 
 def wait_until_running() -> str:
@@ -51,11 +52,11 @@ def client(docker: None) -> Iterator[Any]:
     made = from_env()
     yield made
     made.close()
-    assert run("docker", "ps", "--all", "--quiet", "--filter", f"label={LABEL}") == "", "a container was left"
+    assert run("docker", "ps", "--all", "--quiet", "--filter", OURS_ONLY) == "", "a container was left"
 
 
 def start(client: Any, *command: str) -> int:
-    return run_container(client, IMAGE, list(command), {}, labels=[LABEL], init=True)
+    return run_container(client, IMAGE, list(command), {}, labels={"sentinel.test": MARK}, init=True)
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -80,7 +81,7 @@ def test_a_container_that_somebody_removes_is_no_success(client: Any, capsys: py
 
 
 def test_whoever_ends_the_run_ends_its_container_first(client: Any, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", OURS, str(tmp_path), *SLOW]
+    command = [sys.executable, "-c", RUN, str(tmp_path), *SLOW]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         container = wait_until_running()
         time.sleep(1)  # until its Python listens to signals
