@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sentinel.artifacts import read_jsonl
-from sentinel.env.stored import read_document
+from sentinel.env.stored import read_document, read_trajectories
 from sentinel.env.tau2_results import read_results
 from sentinel.llm.engine import Finish, Sample
 from sentinel.llm.templates import THOUGHT, render_call
 from sentinel.llm.transcript import Tokens, Transcript
-from sentinel.records import Message, Outcome, Role, Task, Trajectory
+from sentinel.records import Message, Outcome, Role, Task
 from sentinel.rollout.arena import Arena
 
 
@@ -32,7 +31,7 @@ def successes(path: Path, tasks: Sequence[Task]) -> Iterator[Sequence[Message]]:
     """
     document = read_document(path)
     if document is None:
-        trajectories = read_jsonl(path, Trajectory)
+        trajectories = read_trajectories(path)
         yield from (each.messages for each in trajectories if each.outcome is Outcome.success)
         return
     for stored in read_results(path, document, tasks):
