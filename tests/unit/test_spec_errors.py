@@ -161,8 +161,8 @@ CASES = {
     ),
     "imitation of nothing": (
         "clean_steps: 1,",
-        "clean_steps: 1, imitation: ▸{steps: 3},",
-        "warmup.imitation.file: missing, expected text",
+        "clean_steps: 1, ▸imitation: {steps: 3},",
+        "warmup.imitation.file: missing, expected: A `trajectories.jsonl` of ours or a result file of tau2",
     ),
     "missing own tasks": ("general: 4", "general: 4\n    extra: ▸own.jsonl", "seed_tasks.extra: no such file "),
 }
