@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sentinel.descent import Probed, condition_of
 from sentinel.env.traits import characteristics, in_play
 from sentinel.proposer.conditions import Knobs
 from sentinel.proposer.frontier import Play, Probe, judge, lift, probe
@@ -156,6 +157,10 @@ class Proposal(NamedTuple):
     """One verdict per candidate that was rejected or is void."""
     tally: Tally
     lift: Lift
+    probes: tuple[Probed, ...] = ()
+    """What probing showed, candidate by candidate, before the selection."""
+    parked: tuple[Task, ...] = ()
+    """Those made for a pattern that the policy never solved: a later one may be ready for them."""
 
 
 class _Drafts(NamedTuple):
@@ -193,7 +198,7 @@ def propose(
     drafts = [*aimed, _draft(explore(vacant), draw, bench, seed, reword)]
     candidates = [task for batch in drafts for task in batch.tasks]
     dropped = [verdict for batch in drafts for verdict in batch.dropped]
-    shown = Lift()
+    shown, probes = Lift(), dict[str, Probe]()
     if solvability is not None and play is not None:
         probes = probe(candidates, solvability.trials, seed, play)
         lacks = {target.name: target.lacking for target in order if target.constraints or target.tools}
@@ -202,9 +207,28 @@ def propose(
         dropped += vain
         spared = {verdict.candidate for verdict in vain}
         dropped += _outside({name: probed for name, probed in probes.items() if name not in spared}, solvability)
-    lost = {verdict.candidate for verdict in dropped}
+    lost = {verdict.candidate: verdict.reason for verdict in dropped}
     kept = tuple(task for task in candidates if task.id not in lost)
-    return Proposal(kept, tuple(dropped), _tally(sum(batch.requested for batch in drafts), len(kept), dropped), shown)
+    parked = (task for task in candidates if task.origin.pattern and lost.get(task.id) == Reason.never_solved)
+    return Proposal(
+        tasks=kept,
+        dropped=tuple(dropped),
+        tally=_tally(sum(batch.requested for batch in drafts), len(kept), dropped),
+        lift=shown,
+        probes=tuple(_probed(task, probes[task.id]) for task in candidates if task.id in probes),
+        parked=tuple(parked),
+    )
+
+
+def _probed(task: Task, probed: Probe) -> Probed:
+    return Probed(
+        task=task.id,
+        condition=condition_of(task),
+        pattern=task.origin.pattern,
+        successes=probed.successes,
+        trials=probed.successes + probed.failures,
+        void=sum(probed.void.values()),
+    )
 
 
 def _draft(target: Target, draw: Draw, bench: Bench, seed: tuple[SeedPart, ...], reword: Reword | None) -> _Drafts:

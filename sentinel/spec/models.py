@@ -306,8 +306,22 @@ class Curriculum(Section):
 
     targeted_share: Share = 0.5
     """Share of prompts drawn from targeted tasks (as far as there are any)."""
+    injection_cap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    """New targeted tasks of an iteration, at most, as a share of the tasks trained on before; the others wait."""
+    burn_in: Annotated[int, Field(ge=0, le=100)] = 1
+    """Groups of a targeted task before it may retire."""
     retire_above: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
-    """Running success rate above which a task is drawn no more."""
+    """Running success rate above which a targeted task rests."""
+    review_share: Share = 0.05
+    """Chance of a targeted prompt to go to a task that rests, so that forgetting and new ability are noticed."""
+    patience: Annotated[int, Field(ge=1)] = 16
+    """Groups without an improvement after which a condition that is mostly failed rests."""
+    least_gain: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Rise of a condition's running success rate that counts as one; it also brings its parked tasks back."""
+    solved: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
+    """Running success rate from which on a condition counts as solved, so that its loss raises an alarm."""
+    collapse: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share of its best rate below which a solved condition counts as lost: its tasks are drawn first."""
 
 
 def _usual_k(evaluator: dict[str, Any]) -> tuple[int, ...]:

@@ -123,7 +123,7 @@ def test_a_run_that_died_at_any_step_ends_in_the_same_bits(tmp_path: Path) -> No
         assert rest.train() == expected
         assert torch.equal(weights(again), weights(model))
         assert trajectories(rest) == played
-        assert rest.curriculum.state() == whole.curriculum.state()
+        assert rest.curriculum.memory() == whole.curriculum.memory()
 
 
 def test_two_runs_are_equal(tmp_path: Path) -> None:
