@@ -123,7 +123,8 @@ def targets(
         directive: Quotas, for `targeting: patterns`.
         patterns: Their evidence gives the parents.
         conditions: The generator's own conditions, for `targeting: uniform`.
-        rng: Decides which conditions get one task more where the number does not divide evenly.
+        rng: Decides which conditions get one task more where the number does not divide evenly, and, for
+            `targeting: shuffled`, which condition takes the place of a pattern.
     """
     match settings.targeting:
         case "none":
@@ -133,12 +134,22 @@ def targets(
             return [*_uniform(settings.tasks - unaimed, conditions, rng), explore(unaimed)]
         case "patterns":
             return [*_quotas(directive, patterns), explore(directive.explore)]
+        case "shuffled":
+            return [*_shuffled(directive, conditions, rng), explore(directive.explore)]
 
 
 def _uniform(tasks: int, conditions: Sequence[str], rng: np.random.Generator) -> list[Target]:
     each, left = divmod(tasks, len(conditions))
     favoured = {conditions[i] for i in rng.permutation(len(conditions))[:left]}
     return [Target(name, each + (name in favoured), {"condition": name}) for name in conditions]
+
+
+def _shuffled(directive: Directive, conditions: Sequence[str], rng: np.random.Generator) -> list[Target]:
+    """The directive's sizes without its aim; two quotas that hit upon one condition become one target."""
+    sizes: Counter[str] = Counter()
+    for quota, place in zip(directive.quotas, rng.integers(len(conditions), size=len(directive.quotas)), strict=True):
+        sizes[conditions[int(place)]] += quota.tasks
+    return [Target(name, tasks, {"condition": name}) for name, tasks in sizes.items()]
 
 
 def _quotas(directive: Directive, patterns: Sequence[Pattern]) -> list[Target]:

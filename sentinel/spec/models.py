@@ -285,8 +285,9 @@ class Proposer(Section):
     """Who words the requests."""
     model: str | None = None
     """Model of `type: llm`, as the endpoint of the profile serves it."""
-    targeting: Literal["patterns", "none", "uniform"] = "patterns"
-    """`patterns`: the directive; `none`: the natural mix (general-RL arm); `uniform`: over all conditions."""
+    targeting: Literal["patterns", "none", "uniform", "shuffled"] = "patterns"
+    """`patterns`: the directive; `none`: the natural mix (general-RL arm); `uniform`: over all conditions; `shuffled`:
+    as many targets of the same sizes as the directive has, each at a random condition."""
     tasks: Positive
     """Candidates per iteration."""
     explore_share: Share = 0.2
@@ -396,9 +397,10 @@ class ExperimentSpec(Section):
 
     @model_validator(mode="after")
     def _targets_have_a_source(self) -> ExperimentSpec:
-        if self.controller.type == "none" and self.proposer.targeting == "patterns":
+        if self.controller.type == "none" and self.proposer.targeting in ("patterns", "shuffled"):
             raise ValueError(
-                "proposer.targeting: 'patterns' needs the directive of a controller, and controller.type is 'none'; "
+                f"proposer.targeting: '{self.proposer.targeting}' needs the directive of a controller, and "
+                "controller.type is 'none'; "
                 "use targeting 'none' or 'uniform'"
             )
         return self
