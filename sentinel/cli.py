@@ -244,6 +244,22 @@ def compare(
 
 
 @app.command(rich_help_panel=RUNS)
+def trace(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name of an experiment that was run.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Id of a task, or of a pattern.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Follow a task from its pattern through probes and training to the updates it took part in."""
+    from sentinel.evaluation.trace import trace
+    from sentinel.plan import RUNS as FOLDER
+
+    found = trace(Path(FOLDER) / run, name)
+    show(found.summary(), as_json)
+    if as_json:
+        emit(found.model_dump(mode="json"))
+
+
+@app.command(rich_help_panel=RUNS)
 def submit(
     spec: Spec,
     profile: Annotated[str | None, typer.Option(envvar="SENTINEL_PROFILE", help="Where it runs: gpu, kind, …")] = None,

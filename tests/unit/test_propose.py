@@ -297,10 +297,10 @@ DIRECTIVE = Directive(
 )
 
 
-def arm(targeting: str, tasks: int = 70) -> list[Target]:
+def arm(targeting: str, tasks: int = 70, directive: Directive = DIRECTIVE, seed: int = 0) -> list[Target]:
     settings = Proposer.model_validate({"targeting": targeting, "tasks": tasks, "explore_share": 0.2})
     names = [condition.condition for condition in conditions()]
-    return targets(settings, DIRECTIVE, [PATTERN], names, generator("arm"))
+    return targets(settings, directive, [PATTERN], names, generator("arm", seed))
 
 
 def test_arms_differ_in_their_targets_only() -> None:
@@ -312,6 +312,22 @@ def test_arms_differ_in_their_targets_only() -> None:
     assert sum(target.tasks for target in conditions_) == 56
     assert {target.tasks for target in conditions_} == {1, 2}
     assert {target.pattern for target in conditions_} == {condition.condition for condition in conditions()}
+
+
+def test_a_shuffled_directive_keeps_its_sizes_and_loses_its_aim() -> None:
+    sizes = (9, 5, 3)
+    quotas = tuple(Quota(pattern=f"p{n}", tasks=n, constraints=ORDERED, instruction="") for n in sizes)
+    directive = Directive(iteration=1, quotas=quotas, explore=4)
+    every = [arm("shuffled", directive=directive, seed=seed) for seed in range(40)]
+    assert every[0] == arm("shuffled", directive=directive, seed=0)
+    names = {condition.condition for condition in conditions()}
+    for *aimed, rest in every:
+        assert rest == explore(4)
+        assert sum(target.tasks for target in aimed) == sum(sizes)
+        assert all(target.constraints == {"condition": target.pattern} and not target.tools for target in aimed)
+        assert {target.pattern for target in aimed} <= names
+    assert len({target.pattern for one in every for target in one}) > 20, "the pattern decides nothing any more"
+    assert [target.tasks for target in every[0]] == [9, 5, 3, 4]
 
 
 def test_tau2_tasks_are_about_people_that_the_benchmark_does_not_know() -> None:
