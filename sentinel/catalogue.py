@@ -51,6 +51,14 @@ class Known(NamedTuple):
         return "dvc.yaml" if self.name == ROOT_EXPERIMENT else f"{SPECS}/{self.name}/dvc.yaml"
 
 
+def named(spec: Path, project: Path) -> Path:
+    """The file of an experiment or study that is given by its name alone; any other path as it is."""
+    if spec.suffix or len(spec.parts) != 1 or spec.exists():
+        return spec
+    files = (project / folder / f"{spec}.yaml" for folder in (SPECS, f"{SPECS}/{STUDIES}"))
+    return next((file for file in files if file.is_file()), spec)
+
+
 def compiled_files(project: Path) -> Iterator[Path]:
     """The DVC files on disk that we compiled."""
     folders = (f"{SPECS}/*/dvc.yaml", f"{SPECS}/{STUDIES}/*/dvc.yaml")
@@ -71,13 +79,19 @@ def read_all(path: Path, project: Path) -> list[Known]:
     return [Known(member, _inside(member, project), study) for member in members(path)]
 
 
+def outside(file: Path, project: Path) -> str:
+    """What is wrong with the place of a file that no experiment here can be run from; nothing if it lies inside."""
+    if file.resolve().is_relative_to(project.resolve()):
+        return ""
+    return f"lies outside of the project {project.resolve()}, where DVC cannot watch it"
+
+
 def _inside(loaded: Loaded, project: Path) -> tuple[str, ...]:
     """The files of an experiment, relative to the project."""
     inside = []
     for file in loaded.sources:
-        if not file.resolve().is_relative_to(project.resolve()):
-            text = f"lies outside of the project {project.resolve()}, where DVC cannot watch it"
-            raise SpecError([Fault(text, str(file))])
+        if outside(file, project):
+            raise SpecError([Fault(f"{outside(file, project)}: copy it into {SPECS}/", str(file))])
         inside.append(file.resolve().relative_to(project.resolve()).as_posix())
     return tuple(inside)
 

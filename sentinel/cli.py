@@ -29,7 +29,16 @@ SPECS = "Specs"
 RUNS = "Experiments"
 CHECKS = "Checks"
 
-Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="An experiment or study file.", show_default=False)]
+
+def _named(spec: Path | None) -> Path | None:
+    from sentinel.catalogue import named
+
+    return named(spec, Path()) if spec else None
+
+
+Spec = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="An experiment or study: its file, or its name.", callback=_named)
+]
 Specs = Annotated[
     list[Path], typer.Argument(metavar="SPEC...", help="Experiment, study or profile files.", show_default=False)
 ]
@@ -73,9 +82,11 @@ def validate(specs: Specs, as_json: Json = False) -> None:
     """Check files, also beside the other experiments of the project; report every error with its line and column."""
     from sentinel import catalogue
 
-    faults = catalogue.validate(specs, Path())
+    faults = catalogue.validate([catalogue.named(spec, Path()) for spec in specs], Path())
     for path, found in faults.items():
         show("\n".join(map(str, found)) or f"{path}: ok", as_json)
+        if (place := catalogue.outside(path, Path())) and not found and Path(catalogue.SPECS).is_dir():
+            say(f"note: {path} {place}; `sentinel run` takes it once it is copied into {catalogue.SPECS}/")
     valid = not any(faults.values())
     if as_json:
         fields = ("file", "line", "column", "path", "message")

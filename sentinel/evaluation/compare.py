@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sentinel.artifacts import read_json, read_jsonl, require
+from sentinel.artifacts import require
 from sentinel.errors import ArtifactError, SentinelError
+from sentinel.evaluation.collect import read_evaluation
 from sentinel.evaluation.intervals import Interval, paired_difference
-from sentinel.evaluation.metrics import Estimate, EvaluationMetrics, PassHat, pass_hat_estimate, void_reasons
+from sentinel.evaluation.metrics import Estimate, PassHat, pass_hat_estimate, void_reasons
 from sentinel.evaluation.passk import pass_hat
 from sentinel.records import Part, TaskSet, Trial
 from sentinel.spec.models import Experiment
@@ -121,13 +122,8 @@ def read_arm(experiment: Experiment, runs: Path, iteration: int | None = None) -
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ArtifactError(report, f"not a report's metrics: {error!r}", hint="delete it and run again") from None
     folder = runs / name / f"{number:02d}" if number else base
-    return Arm(
-        experiment,
-        number,
-        read_jsonl(folder / "evaluate" / "trials.jsonl", Trial),
-        read_json(folder / "evaluate" / "metrics.json", EvaluationMetrics).task_set,
-        rollouts,
-    )
+    trials, metrics = read_evaluation(folder / "evaluate")
+    return Arm(experiment, number, trials, metrics.task_set, rollouts)
 
 
 def compare(first: Arm, second: Arm) -> Comparison:

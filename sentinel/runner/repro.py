@@ -23,7 +23,6 @@ from sentinel.runner.narrator import Narrator
 from sentinel.runner.recovery import discard_broken, release_dead
 from sentinel.spec.needs import require
 from sentinel.spec.profile import load_profile, profile_file
-from sentinel.stages.arms import study_scores
 from sentinel.stages.lock import exclusive
 
 
@@ -53,6 +52,8 @@ def run(spec: Path, profile: str | None) -> None:
         raise _failure(code, narrator)
     console.print(f"\n{narrator.outcome()} in {time.monotonic() - began:.0f} s", markup=False)
     if items[0].study:
+        from sentinel.stages.arms import study_scores  # scipy, which a run that refuses its spec need not wait for
+
         print(f"\n{study_scores(spec, project / RUNS).summary()}")
     else:
         _show(plans[0], project)

@@ -37,3 +37,20 @@ def test_a_line_cut_short_is_named(tmp_path: Path) -> None:
 def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"tasks\.jsonl: missing artifact\n.*sentinel run SPEC"):
         read_jsonl(tmp_path / "tasks.jsonl", Task)
+
+
+def test_a_foreign_version_is_told_alone(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text('{"schema_version": 9, "something": "else"}\n')
+    with pytest.raises(ArtifactError, match=r"not a valid Task: schema_version: found 9, this release reads 1$"):
+        read_jsonl(path, Task)
+
+
+def test_a_file_of_the_users_choice_is_not_to_be_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "tasks.jsonl"
+    path.parent.mkdir()
+    path.write_text("{}\n")
+    with pytest.raises(ArtifactError, match="delete the artifact's folder"):
+        read_jsonl(path, Task)
+    with pytest.raises(ArtifactError, match=r"missing .*\n    choose another$"):
+        read_jsonl(path, Task, hint="choose another")

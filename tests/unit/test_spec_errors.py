@@ -149,6 +149,21 @@ CASES = {
         "{type: none}\n  proposer: {tasks: 2, targeting: ▸patterns}",
         "proposer.targeting: 'patterns' needs the directive of a controller",
     ),
+    "a pretrained policy is given no demonstrations": (
+        "policy: {type: tiny}\n  warmup: {clean_steps: 1, weaknesses: {ask: 0.5}}",
+        "policy: {type: pretrained, model: m, revision: r}\n  warmup: {clean_steps: ▸1}",
+        "warmup.clean_steps: demonstrations are for tiny policies; a pretrained one learns from stored conversations",
+    ),
+    "no file to imitate": (
+        "clean_steps: 1,",
+        "clean_steps: 1, imitation: {file: ▸none.jsonl, steps: 3},",
+        "warmup.imitation.file: no such file ",
+    ),
+    "imitation of nothing": (
+        "clean_steps: 1,",
+        "clean_steps: 1, ▸imitation: {steps: 3},",
+        "warmup.imitation.file: missing, expected: A `trajectories.jsonl` of ours or a result file of tau2",
+    ),
     "missing own tasks": ("general: 4", "general: 4\n    extra: ▸own.jsonl", "seed_tasks.extra: no such file "),
 }
 PLACED_BY_HAND = {"missing key": "5:1", "untaught tiny policy": "12:18"}
