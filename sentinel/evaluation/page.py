@@ -156,7 +156,7 @@ def _view(report: Report) -> dict[str, Any]:
         "mistakes": _mistakes(report.history[1:]),
         "yields": _yields(report.history[1:]),
         "lineages": _lineages(report.history[1:]),
-        "max_patterns": MAX_PATTERNS,
+        "rarer": _rarer(report.history[1:]),
         "notes": _notes(report),
         "panels": _panels([iteration.training for iteration in report.history[1:]]),
     }
@@ -275,16 +275,24 @@ def _yields(iterations: Sequence[Iteration]) -> Stack:
 
 
 def _lineages(iterations: Sequence[Iteration]) -> list[Lineage]:
-    """Every pattern with its life, the most frequent first."""
+    """The most frequent patterns with their lives, and whatever else tasks were ordered for."""
     lives = [{pattern.id: pattern for pattern in iteration.patterns} for iteration in iterations]
     latest = {identity: pattern for life in lives for identity, pattern in life.items()}
     support = Counter(
         {identity: sum(life[identity].support for life in lives if identity in life) for identity in latest}
     )
+    ranked = sorted(latest, key=lambda identity: (-support[identity], identity))
+    ordered = {identity for at in iterations for identity in at.ordered}
     return [
         Lineage(latest[identity], [_moment(identity, life, at) for life, at in zip(lives, iterations, strict=True)])
-        for identity in sorted(latest, key=lambda identity: (-support[identity], identity))
+        for place, identity in enumerate(ranked)
+        if place < MAX_PATTERNS or identity in ordered
     ]
+
+
+def _rarer(iterations: Sequence[Iteration]) -> int:
+    """Patterns that are not shown."""
+    return len({pattern.id for at in iterations for pattern in at.patterns}) - len(_lineages(iterations))
 
 
 def _moment(identity: str, life: Mapping[str, Pattern], at: Iteration) -> Moment:
