@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from sentinel.artifacts import replacing_folder, require
 from sentinel.errors import ArtifactError
+from sentinel.llm.head import precise
 from sentinel.llm.lora import plain_state
 from sentinel.llm.model_folder import CONFIG, TOKENIZER, WEIGHTS, weight_files
 from sentinel.spec.models import TinyPolicy
@@ -87,7 +88,7 @@ def load_policy(folder: Path, device: str = "cpu", dtype: Dtype = "float32") -> 
         raise ArtifactError(folder, f"not a policy that can be loaded: {error}") from error
     if missing := sorted(loading["missing_keys"]):
         raise ArtifactError(weights[0], f"weights are missing: {', '.join(missing)}")
-    return Policy(model.to(device).eval(), tokenizer)
+    return Policy(precise(model.to(device)).eval(), tokenizer)
 
 
 def _check_config(path: Path) -> None:

@@ -244,3 +244,23 @@ def test_a_killed_imitation_goes_on_with_the_next_step_to_the_same_bytes(
     warmup.run(replace(context, progress=resumed))
     assert begun == [moment - 1]
     assert contents(context.output / "policy") == contents(whole.output / "policy")
+
+
+def test_a_model_without_padding_token_and_chat_template_is_taught_like_any(
+    root: Path, tmp_path: Path, ours: Path
+) -> None:
+    """Padding stands where no real token sees it, and conversations are rendered by templates of our own."""
+    folder = tmp_path / "bare"
+    tokenizer = train_tokenizer([""], atoms(), max_context=SMALL.max_context)
+    policy = new_policy(SMALL, tokenizer, seed=0)
+    policy.model.config.pad_token_id = None
+    save_policy(folder, policy)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    bare = load_policy(folder)
+    assert (bare.tokenizer.pad_token, bare.tokenizer.chat_template, bare.model.config.pad_token_id) == (None,) * 3
+    context = context_for(root, tmp_path, ours, pretrained(folder), steps=20)
+    warmup.run(context)
+    first, last = losses(context)
+    assert last < first
