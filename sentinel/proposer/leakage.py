@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -112,7 +113,17 @@ def _words(*values: Json) -> frozenset[str]:
 
 def _mentions(task: Task) -> frozenset[str]:
     """Every word of what the task says, does and brings along, in lower case."""
-    return _words(task.scenario.model_dump(mode="json"), [call.arguments for call in task.gold], task.records)
+    said = _words(task.scenario.model_dump(mode="json"), [call.arguments for call in task.gold])
+    return said | _record_words(task.records) if task.records else said
+
+
+def _record_words(records: Mapping[str, Json]) -> frozenset[str]:
+    """The words of records, which are long: their JSON is read as one text, unless a backslash hides where words end.
+
+    Its numbers are words too; they name nobody.
+    """
+    text = json.dumps(records, ensure_ascii=False)
+    return _words(records) if "\\" in text else frozenset(_WORD.findall(text.lower()))
 
 
 def _person(user: Mapping[str, Json]) -> _Person:
@@ -209,7 +220,8 @@ def _held(held_out: Manifest) -> _Held:
 
 def violations(task: Task, held_out: Manifest, world: World, solution: str = "") -> list[str]:
     """What a training task shares with the held-out ones, each as `kind what`; `solution`: its signature, if known."""
-    words, held = _mentions(task), held_out.look_up
+    held = held_out.look_up
+    words = _mentions(task) if held_out.entities else frozenset[str]()
     found = [f"task {task.id}"] * (task.id in held_out.tasks)
     found += [f"user {held.users[user]}" for user in sorted(words & held.users.keys())]
     found += [f"order {held.orders[order]}" for order in sorted(words & held.orders.keys())]
