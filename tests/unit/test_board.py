@@ -9,8 +9,8 @@ import pytest
 
 from sentinel.spec.profile import ProfileSpec
 from sentinel.stages.board import board, figures
-from tests.unit.builders import small, stage_context
 from tests.unit import test_guards
+from tests.unit.builders import small, stage_context
 
 
 def test_numbers_are_figures_and_what_is_unknown_is_left_out() -> None:
