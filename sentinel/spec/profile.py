@@ -127,6 +127,8 @@ class ProfileSpec(Section):
     """Where tensors live."""
     endpoints: dict[LlmRole, Endpoint] = Field(default_factory=dict)
     """Server of each role that the spec gives to a language model."""
+    tensorboard: Annotated[str, Field(min_length=1)] | None = None
+    """Folder for TensorBoard's files of the training steps, one below it per stage; null for none."""
     cluster: Cluster | None = None
     """Kubeflow Pipelines, if runs can be submitted with this profile."""
 

@@ -18,6 +18,7 @@ from sentinel.seeds import derive
 from sentinel.solver.checkpoint import Checkpoints
 from sentinel.solver.trainer import Trainer
 from sentinel.stages.backends import opened_backend
+from sentinel.stages.board import board
 from sentinel.stages.context import Context
 from sentinel.stages.playing import opened
 from sentinel.stages.rollout import Rates
@@ -33,7 +34,7 @@ def run(context: Context) -> None:
         attach(policy.model, rank=lora.rank, alpha=lora.alpha, modules=lora.modules, seed=seed)
     curriculum = _curriculum(context)
     steps = opened_backend(context, policy.model, inputs["policy"], spec.trainer, adapters_seed=seed)
-    with opened(context, live=policy) as players, steps as backend:
+    with opened(context, live=policy) as players, steps as backend, board(context) as note:
         trainer = Trainer(
             backend=backend,
             name=players.name,
@@ -47,6 +48,7 @@ def run(context: Context) -> None:
             checkpoints=Checkpoints(context.state, say=context.progress.say),
             progress=context.progress,
             checkpoint_every=place.trainer.checkpoint_every,
+            on_step=note,
         )
         metrics = trainer.train()
     save_policy(context.output / "policy", policy)
