@@ -72,8 +72,8 @@ _RANK = {
         )
     )
 }
-"""Which of two labels of one turn says more: a write that the gold answer makes with other arguments was allowed, so that
-its arguments are wrong, whatever rule they break; only what the gold answer does not do at all had to be refused."""
+"""Which of two labels of one turn says more. A write that the gold answer makes with other arguments was allowed: its
+arguments are wrong, whatever rule they break. Only what the gold answer does not do at all had to be refused."""
 
 
 def evidence(trajectory: Trajectory, steps: Steps) -> tuple[Label, ...]:

@@ -146,7 +146,7 @@ class Report:
             "voids_by_reason": metrics.voids,
             "rollouts": iteration.rollouts.total,
             "rollouts_by_use": iteration.rollouts._asdict(),
-            "patterns": [_pattern(found, iteration) for found in iteration.patterns[:TOP_PATTERNS] if found.support],
+            "patterns": [_pattern(each, iteration) for each in iteration.patterns[:TOP_PATTERNS] if each.found],
             "failures_by_party": iteration.parties,
             "failures_by_kind": iteration.mistakes,
             "candidates": iteration.candidates.model_dump(exclude={"schema_version"}),
