@@ -32,7 +32,7 @@ def batch(packed: bool = False) -> MicroBatch:
 
 def gradients(model: PreTrainedModel, value: torch.Tensor) -> torch.Tensor:
     found = torch.autograd.grad(value, list(model.parameters()), allow_unused=True)
-    return torch.cat([each.flatten() for each in found if each is not None])
+    return torch.cat([each.flatten() for each in found if each is not None])  # type: ignore[redundant-expr]
 
 
 @pytest.mark.parametrize("packed", [False, True])
