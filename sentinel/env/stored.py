@@ -11,8 +11,9 @@ from pathlib import Path
 
 from sentinel.artifacts import canonical, read_jsonl
 from sentinel.env.overlay import World
+from sentinel.env.scoring import gold_delta, score
 from sentinel.errors import ArtifactError
-from sentinel.records import Json, Trajectory
+from sentinel.records import Ending, Json, Reward, Role, Trajectory
 
 EXPECTED = "expected a result file as tau2 writes it, or a trajectories.jsonl of ours"
 
@@ -66,6 +67,18 @@ def _worlds_near(path: Path) -> Iterator[World]:
     for folder in path.resolve().parents:
         for file in sorted(folder.glob("bases/*/tasks/world.json")):
             yield World.from_data(json.loads(file.read_text(encoding="utf-8")))
+
+
+def rescored(own: Trajectory, world: World) -> Reward:
+    """What a trajectory's calls and words come to in this world; what nobody ended in order scores nothing."""
+    if own.ending is not Ending.user_stop:
+        return Reward(db=0.0, communicate=0.0)
+    session = world.open(own.task.records)
+    said = [message for message in own.messages if message.role is Role.assistant]
+    for call in (call for message in said for call in message.tool_calls):
+        session.call(call)
+    texts = [message.content for message in said if not message.tool_calls]
+    return score(own.task, session.delta(), gold_delta(world, own.task), texts)
 
 
 def differs(ours: str, theirs: str | None) -> bool:

@@ -37,6 +37,8 @@ class Graded(Part):
     """Ours; `None` for void episodes and unknown tasks."""
     stored: float | None
     void: str | None = None
+    flaw: str = ""
+    """In what its record is not whole; then it is void."""
     differing_answers: int = 0
     """Calls that our world answers otherwise than was observed."""
 
@@ -83,7 +85,9 @@ class Regraded(Record):
 
 def _remarks(graded: Iterable[Graded]) -> Iterator[str]:
     for entry in graded:
-        if entry.task is None:
+        if entry.flaw:
+            yield f"{entry.place}: void: {entry.flaw}"
+        elif entry.task is None:
             yield f"{entry.place}: unknown task (the file says {entry.given or 'nothing'})"
         elif entry.reward is not None and entry.stored is not None and entry.reward != entry.stored:
             yield f"{entry.place}: task {entry.task}: stored {entry.stored}, ours {entry.reward}"
@@ -133,6 +137,7 @@ def _grade(stored: Stored, world: World) -> Graded:
         reward=None,
         stored=stored.reward,
         void=stored.void,
+        flaw=stored.flaw,
     )
     if stored.task is None or stored.void:
         return known

@@ -1,6 +1,7 @@
 """`sentinel diagnose`: anybody's file of episodes, whole or broken, as a table, a document and a page."""
 
 import json
+import re
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,19 @@ from sentinel.controller.report import Diagnosed, account, diagnose_file, page, 
 from sentinel.env.overlay import World
 from sentinel.env.tau2 import benchmark_tasks
 from sentinel.errors import ArtifactError
-from sentinel.records import Json, LabelKind, Message, Party, Role, ToolCall, Trajectory, VoidReason
+from sentinel.evaluation.regrade import regrade
+from sentinel.records import (
+    Json,
+    LabelKind,
+    Message,
+    Outcome,
+    Party,
+    Reward,
+    Role,
+    ToolCall,
+    Trajectory,
+    VoidReason,
+)
 from tests.unit.controller_cases import DONE, expert, made, play, reads, replacing, voided, writes
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "tau2-retail-toolorchestra.json"
@@ -85,12 +98,18 @@ def test_the_page_is_whole_self_contained_and_marks_the_decisive_turn(tmp_path: 
     assert open_tags == []
 
 
+def anywhere(text: str) -> str:
+    """The text without the places in the file."""
+    return re.sub(r"line \d+", "line", text)
+
+
 def test_equal_files_give_equal_pages_whatever_the_order(tmp_path: Path) -> None:
     batch = [failed(trial=n) for n in range(3)] + [succeeded().model_copy(update={"trial": 9})]
     for name, episodes in (("a", batch), ("b", batch[::-1])):
         write_jsonl(tmp_path / name / "t.jsonl", episodes)
     first, second = (diagnose_file(tmp_path / name / "t.jsonl") for name in "ab")
-    assert (first.document, page(first)) == (second.document, page(second))
+    assert anywhere(first.document.model_dump_json()) == anywhere(second.document.model_dump_json())
+    assert anywhere(page(first)) == anywhere(page(second))
 
 
 def test_text_that_gives_orders_changes_nothing_and_reaches_no_sentence(tmp_path: Path) -> None:
@@ -133,11 +152,67 @@ def test_what_is_no_file_of_episodes_is_refused(tmp_path: Path, text: str, compl
         diagnose_file(path)
 
 
-def test_truncated_messages_are_refused_with_their_place(tmp_path: Path) -> None:
+def test_a_record_that_is_not_whole_is_void_and_the_rest_is_diagnosed(tmp_path: Path) -> None:
+    """Truncated messages, and what tau2's own runner writes for a sample that it skipped."""
     whole = simulation()
-    path = results(tmp_path, simulation(), whole | {"messages": whole["messages"][:3]})
-    with pytest.raises(ArtifactError, match=r"simulations\[1\].*truncated"):
-        diagnose_file(path)
+    cut = whole | {"messages": whole["messages"][:3]}
+    skipped = simulation(trial=1, termination_reason="agent_error", messages=[], reward_info={"reward": 0.0})
+    document = diagnose_file(results(tmp_path, whole, cut, skipped)).document
+    assert (document.tally.requested, document.tally.void, len(document.cases)) == (3, {"infrastructure": 2}, 1)
+    assert document.flawed == (
+        "simulations[1]: messages[3]: the answer to find_user_id_by_name_zip is missing: truncated",
+        "simulations[2]: no messages: the sample was skipped (agent_error)",
+    )
+    assert all(place in table(document) for place in document.flawed)
+    assert regrade(tmp_path / "results.json").void == {"infrastructure": 2}
+
+
+def test_ten_megabytes_in_a_message_of_tau2_are_read(tmp_path: Path) -> None:
+    long = simulation()
+    long["messages"][-2]["content"] = "word 12.50 " * 1_000_000
+    assert len(diagnose_file(results(tmp_path, long)).document.cases) == 1
+
+
+def test_a_reward_that_the_replay_does_not_give_is_named(tmp_path: Path) -> None:
+    """A success that was cut short, with its reward; and an episode of ours whose outcome lies."""
+    lied = simulation(reward_info={"reward": 1.0})
+    document = diagnose_file(results(tmp_path, simulation(reward_info={"reward": 0.0}), lied | {"trial": 1})).document
+    assert document.contradicted == ("simulations[1] (task 66): the file gives 1, the replay 0",)
+    assert document.contradicted[0] in table(document)
+    lost = failed()
+    won = lost.model_copy(update={"outcome": Outcome.success, "reward": Reward(db=1.0, communicate=1.0)})
+    assert diagnosed(tmp_path, lost, won.model_copy(update={"trial": 1})).contradicted == (
+        f"line 2 (task {lost.task.id}): the file gives 1, the replay 0",
+    )
+    assert diagnosed(tmp_path, lost, succeeded()).contradicted == ()
+
+
+def test_an_unknown_world_is_said_and_not_replayed(tmp_path: Path) -> None:
+    lost = failed()
+    elsewhere = lost.model_copy(update={"task": lost.task.model_copy(update={"world": "0" * 16})})
+    document = diagnosed(tmp_path, elsewhere)
+    assert len(document.cases) == 1
+    assert "none was replayed: its tasks play in world 0000000000000000" in table(document)
+
+
+def test_an_episode_that_stands_there_twice_counts_once(tmp_path: Path) -> None:
+    document = diagnosed(tmp_path, failed(), failed(number=1), failed(), failed(trial=1))
+    assert (document.tally.requested, [pattern.support for pattern in document.patterns]) == (3, [3])
+    assert document.repeated == (f"line 3 (task {failed().task.id}): the same as line 1",)
+    assert "1 repeated left out" in table(document) and document.repeated[0] in table(document)
+
+
+def test_a_case_says_where_it_stands_and_which_message_is_decisive(tmp_path: Path) -> None:
+    """Two simulations of one task and trial are told apart; tau2's `turn_idx` counts every message."""
+    other = simulation()
+    other["messages"][-2]["content"] = "Goodbye."
+    document = diagnose_file(results(tmp_path, simulation(), simulation("67"), other)).document
+    cases = [(case.place, case.task, case.trial) for case in document.cases]
+    assert cases == [("simulations[0]", "66", 0), ("simulations[2]", "66", 0), ("simulations[1]", "67", 0)]
+    for case in document.cases:
+        assert case.turn_idx is not None and case.place in table(document)
+        told = simulation(case.task)["messages"][: case.turn_idx + 1]
+        assert sum(message["role"] == "assistant" for message in told) == case.decisive.turn + 1
 
 
 def test_an_unknown_task_is_listed_and_the_rest_diagnosed(tmp_path: Path) -> None:
