@@ -19,11 +19,12 @@ from typing import NamedTuple
 from jinja2 import PackageLoader, StrictUndefined, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sentinel.artifacts import canonical
+from sentinel.artifacts import canonical, write_text
 from sentinel.controller.attribution import diagnose
 from sentinel.controller.batch import Batch, Placed, read_batch
 from sentinel.controller.patterns import find_patterns, profiles_of
 from sentinel.controller.suspicion import ENVIRONMENT_FAULT
+from sentinel.errors import SentinelError
 from sentinel.records import Failure, Label, Message, Outcome, Part, Party, Pattern, Record, Role, Tally, Trajectory
 
 SHOWN = 4000
@@ -243,6 +244,24 @@ def page(report: Report) -> str:
         for case, played in zip(report.document.cases, report.dialogues, strict=True)
     ]
     return _template().render(document=report.document, account=account(report.document), cases=cases)
+
+
+def check_target(target: Path, source: Path) -> None:
+    """Raise `SentinelError` where a page cannot go to this file, or would take the place of what it is about."""
+    if target.exists() and source.exists() and target.samefile(source):
+        raise SentinelError(f"{target}: the page would overwrite the episodes; name another file for it")
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        raise SentinelError(f"{target}: not a plain file; name one for the page, such as page.html")
+    if not target.resolve().parent.is_dir() and target.resolve().parent.exists():
+        raise SentinelError(f"{target}: {target.parent} is not a folder")
+
+
+def write_page(target: Path, report: Report) -> None:
+    """Write the page; raises `SentinelError` where the system refuses."""
+    try:
+        write_text(target, page(report))
+    except OSError as error:
+        raise SentinelError(f"{target}: the page cannot be written: {error.strerror or error}") from None
 
 
 @cache

@@ -1,6 +1,7 @@
 """`sentinel diagnose`: anybody's file of episodes, whole or broken, as a table, a document and a page."""
 
 import json
+import os
 import re
 import time
 from html.parser import HTMLParser
@@ -277,6 +278,35 @@ def test_the_verb_prints_a_table_one_document_and_a_page(tmp_path: Path, capsys:
     assert Diagnosed.model_validate(json.loads(out), strict=False).successes == 1
     assert "missing_write cancel_pending_order" in err
     assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("target", "complaint"),
+    [
+        ("t.jsonl", "would overwrite the episodes"),
+        ("link.jsonl", "would overwrite the episodes"),
+        ("folder", "not a plain file"),
+        ("pipe", "not a plain file"),
+        ("elsewhere.html", "not a plain file"),
+        ("t.jsonl/page.html", "t.jsonl is not a folder"),
+        ("/proc/page.html", "the page cannot be written"),
+    ],
+)
+def test_a_page_takes_nobodys_place(
+    target: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "t.jsonl"
+    write_jsonl(file, [failed()])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.jsonl").symlink_to(file)
+    (tmp_path / "elsewhere.html").symlink_to(tmp_path / "other.html")
+    os.mkfifo(tmp_path / "pipe")
+    before = file.read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        main(["diagnose", str(file), "--html", str(tmp_path / target)])
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+    assert file.read_bytes() == before
 
 
 def test_the_verb_says_what_is_wrong_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
