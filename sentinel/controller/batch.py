@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sentinel.controller.suspicion import ENVIRONMENT_FAULT
-from sentinel.env.overlay import Session, World
+from sentinel.env.overlay import TOOLS, Session, World
 from sentinel.env.scoring import gold_delta, score
 from sentinel.env.stored import differs, find_world, read_document, read_trajectories, rescored
 from sentinel.env.tau2 import benchmark_tasks
@@ -144,17 +144,20 @@ def _reward(stored: Stored, task: Task, scored: Reward) -> Reward | None:
 
 
 def _replay(messages: tuple[Message, ...], session: Session) -> list[Message]:
-    """The messages, with a note after the first answer that our world gives otherwise."""
+    """The messages, with a note after the first answer that our world gives otherwise.
+
+    What was answered to a call of a tool that the domain does not have is in no world: the call is the agent's fault.
+    """
     replayed: list[Message] = []
-    waiting: list[str] = []
+    waiting: list[str | None] = []
     noted = False
     for message in messages:
         replayed.append(message)
         for call in message.tool_calls:
-            waiting.append(session.call(call).text)
+            waiting.append(session.call(call).text if call.name in TOOLS else None)
         if message.role is Role.tool and waiting:
             ours = waiting.pop(0)
-            if not noted and differs(ours, message.content):
+            if not noted and ours is not None and differs(ours, message.content):
                 noted = True
                 text = f"{ENVIRONMENT_FAULT}this world answers otherwise: {ours[:200]}"
                 replayed.append(Message(role=Role.system, content=text, turn=message.turn))

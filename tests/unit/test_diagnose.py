@@ -246,6 +246,18 @@ def test_unknown_tools_are_named(tmp_path: Path) -> None:
     assert "hallucinated_tool" in {label.kind.value for label in document.cases[0].failure.labels}
 
 
+@pytest.mark.parametrize("answer", ["Error: no such tool", "ok", "Error: connection refused by rm"])
+def test_a_tool_that_the_domain_does_not_have_is_the_agents_whatever_it_was_answered(
+    answer: str, tmp_path: Path
+) -> None:
+    played = simulation()
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "x", "name": "rm", "arguments": {}}]}
+    played["messages"][2:2] = [call, {"role": "tool", "id": "x", "content": answer}]
+    (case,) = diagnose_file(results(tmp_path, played)).document.cases
+    assert case.party is Party.agent and case.failure.attribution.suspicions == ()
+    assert LabelKind.hallucinated_tool in {label.kind for label in case.failure.labels}
+
+
 def test_ten_megabytes_in_one_message_are_read_in_seconds_and_cut_in_the_page(tmp_path: Path) -> None:
     long = failed("word 12.50 " * 1_000_000)
     answer = Message(role=Role.tool, content="7 " * 5_000_000, turn=1)
