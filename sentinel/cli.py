@@ -395,7 +395,8 @@ def diagnose(
     min_support: Annotated[int, typer.Option(min=1, help="Failures that make a recurring error.")] = 2,
 ) -> None:
     """Explain every failed episode: the decisive step, whose fault it was, and which errors recur."""
-    from sentinel.controller.report import check_target, diagnose_file, table, write_page
+    from sentinel.controller.page import check_target, write_page
+    from sentinel.controller.report import diagnose_file, table
 
     if html is not None:
         check_target(html, file)

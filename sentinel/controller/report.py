@@ -2,35 +2,34 @@
 
     report = diagnose_file(Path("results.json"), min_support=2)
     report.document        # a record: every failure with its decisive step and whose it is, the patterns, the account
-    table(report.document), page(report)
+    table(report.document)
 
-The page is one HTML file without scripts or network, with every failed dialogue and its decisive turn marked. What
-comes out of dialogues is escaped, and long texts are cut for the eye only.
+What comes out of dialogues reaches no terminal as it is, and long texts are cut for the eye only; the same as a page is
+`sentinel.controller.page`.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import PackageLoader, StrictUndefined, Template
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from sentinel.artifacts import canonical, write_text
+from sentinel.artifacts import canonical
 from sentinel.controller.attribution import diagnose
 from sentinel.controller.batch import Batch, Placed, read_batch
 from sentinel.controller.patterns import find_patterns, profiles_of
 from sentinel.controller.suspicion import ENVIRONMENT_FAULT
-from sentinel.errors import SentinelError
-from sentinel.records import Failure, Label, Message, Outcome, Part, Party, Pattern, Record, Role, Tally, Trajectory
+from sentinel.records import Failure, Label, Outcome, Part, Party, Pattern, Record, Role, Tally, Trajectory
 
 SHOWN = 4000
 """Characters of a message that the page shows."""
 PLACES = 20
 """Places that the table names under a heading."""
+
+ESCAPED_LINE = re.compile(r"(?<!\\)((?:\\\\)*)\\n")
+"""A line break in a JSON string; the group is of escaped backslashes before it."""
 
 
 class Case(Part):
@@ -209,69 +208,10 @@ def expectation(label: Label) -> str:
 
 
 def compact(value: object) -> str:
-    """A JSON value as text; a string is itself, on one line."""
-    return " ".join(value.split()) if isinstance(value, str) else canonical(value)
+    """A JSON value as text on one line; a string is itself."""
+    return " ".join(value.split()) if isinstance(value, str) else ESCAPED_LINE.sub(r"\1 ", canonical(value))
 
 
 def clipped(text: str, limit: int = SHOWN) -> str:
     """A text of bounded length."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit:,} more characters)"
-
-
-class Bubble(NamedTuple):
-    """A message of the page."""
-
-    message: Message
-    labels: list[Label]
-    decisive: bool
-
-
-def bubbles(played: Trajectory, failure: Failure) -> Iterator[Bubble]:
-    """The messages with the labels of their turn, which stand at the agent's first message of it."""
-    told: set[int] = set()
-    step = failure.labels[failure.decisive]
-    for message in played.messages:
-        first = message.role is Role.assistant and message.turn not in told
-        told |= {message.turn} if first else set()
-        labels = [label for label in failure.labels if first and label.turn == message.turn]
-        yield Bubble(message, labels, step in labels)
-
-
-def page(report: Report) -> str:
-    """The page as HTML."""
-    cases = [
-        (case, played, list(bubbles(played, case.failure)))
-        for case, played in zip(report.document.cases, report.dialogues, strict=True)
-    ]
-    return _template().render(document=report.document, account=account(report.document), cases=cases)
-
-
-def check_target(target: Path, source: Path) -> None:
-    """Raise `SentinelError` where a page cannot go to this file, or would take the place of what it is about."""
-    if target.exists() and source.exists() and target.samefile(source):
-        raise SentinelError(f"{target}: the page would overwrite the episodes; name another file for it")
-    if target.is_symlink() or (target.exists() and not target.is_file()):
-        raise SentinelError(f"{target}: not a plain file; name one for the page, such as page.html")
-    if not target.resolve().parent.is_dir() and target.resolve().parent.exists():
-        raise SentinelError(f"{target}: {target.parent} is not a folder")
-
-
-def write_page(target: Path, report: Report) -> None:
-    """Write the page; raises `SentinelError` where the system refuses."""
-    try:
-        write_text(target, page(report))
-    except OSError as error:
-        raise SentinelError(f"{target}: the page cannot be written: {error.strerror or error}") from None
-
-
-@cache
-def _template() -> Template:
-    environment = ImmutableSandboxedEnvironment(
-        loader=PackageLoader("sentinel.controller", "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
-    environment.filters |= {"step": step, "expectation": expectation, "compact": compact, "clipped": clipped}
-    return environment.get_template("diagnosis.html.j2")
