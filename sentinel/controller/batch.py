@@ -17,7 +17,7 @@ from typing import NamedTuple
 from sentinel.controller.suspicion import ENVIRONMENT_FAULT
 from sentinel.env.overlay import TOOLS, Session, World
 from sentinel.env.scoring import gold_delta, score
-from sentinel.env.stored import differs, find_world, read_document, read_trajectories, rescored
+from sentinel.env.stored import differs, find_world, read_episodes, rescored
 from sentinel.env.tau2 import benchmark_tasks
 from sentinel.env.tau2_results import Stored, read_results
 from sentinel.errors import ArtifactError
@@ -49,9 +49,9 @@ def read_batch(path: Path) -> Batch:
     Raises:
         ArtifactError: the file is neither, or not a whole one; names the place in it.
     """
-    document = read_document(path)
+    document, trajectories = read_episodes(path)
     if document is None:
-        return _own(path, read_trajectories(path))
+        return _own(path, trajectories)
     stored = read_results(path, document, benchmark_tasks("tau2-base"))
     known = [(entry.place, _replayed(entry, entry.task)) for entry in stored if entry.task is not None]
     given = {entry.place: entry.reward for entry in stored}

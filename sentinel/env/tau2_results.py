@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -176,7 +177,7 @@ def _stored(place: str, simulation: _Simulation, task: Task | None) -> Stored:
         messages=tuple(_messages(simulation.messages)),
         ending=_ending(simulation.termination_reason),
         void=VOID.get(simulation.termination_reason) or (VoidReason.infrastructure if flaw else None),
-        reward=said.reward if said else None,
+        reward=said.reward if said and isfinite(said.reward) else None,
         basis="+".join(said.reward_basis or ()) if said else "",
         flaw=flaw,
     )

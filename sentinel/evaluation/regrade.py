@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sentinel.env.overlay import World
 from sentinel.env.scoring import gold_delta, score
-from sentinel.env.stored import differs, find_world, read_document, read_trajectories
+from sentinel.env.stored import differs, find_world, read_episodes
 from sentinel.env.task_sets import basis, task_set
 from sentinel.env.tau2 import benchmark_tasks
 from sentinel.env.tau2_results import Observed, Stored, read_results
@@ -99,9 +99,8 @@ def regrade(path: Path) -> Regraded:
     Raises:
         ArtifactError: the file is no result file, or not a whole one; names the place in it.
     """
-    document = read_document(path)
+    document, trajectories = read_episodes(path)
     if document is None:
-        trajectories = read_trajectories(path)
         world = find_world(path, {trajectory.task.world for trajectory in trajectories})
         stored = [_own(f"line {line}", trajectory) for line, trajectory in enumerate(trajectories, 1)]
         return _regraded(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import threading
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -165,8 +166,13 @@ def test_successes_only_and_voids_only_are_an_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "neither JSON nor JSONL"),
+        ("", "an empty file"),
+        (" \n", "an empty file"),
+        ("nonsense", "neither JSON nor JSONL: Expecting value"),
         ("[]", "no `simulations`"),
+        ('{"id": 1}\n{"id": 2}\n', "JSONL, but its lines are not trajectories of ours"),
+        ('{"simulations": ["\\ud800"]}', "JSON, but with half a surrogate pair"),
+        ('{"simulations": [NaN]}', "JSON, but with NaN or Infinity"),
         ('{"simulations": []}', r"simulations: List should have at least 1 item"),
         ('{"schema_version": 1, "trial": 0}\n', r"t\.jsonl:1: not a valid Trajectory: task"),
     ],
@@ -239,6 +245,20 @@ def test_a_case_says_where_it_stands_and_which_message_is_decisive(tmp_path: Pat
         assert case.turn_idx is not None and case.place in table(document)
         told = simulation(case.task)["messages"][: case.turn_idx + 1]
         assert sum(message["role"] == "assistant" for message in told) == case.decisive.turn + 1
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", [failed()])
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=((tmp_path / "t.jsonl").read_bytes(),))
+    writer.start()
+    assert len(diagnose_file(tmp_path / "pipe").document.cases) == 1
+    writer.join()
+
+
+def test_only_unknown_tasks_are_named(tmp_path: Path) -> None:
+    document = diagnose_file(results(tmp_path, simulation() | {"task_id": "900"})).document
+    assert "\nsimulations[0] (task 900)" in table(document)
 
 
 def test_an_unknown_task_is_listed_and_the_rest_diagnosed(tmp_path: Path) -> None:

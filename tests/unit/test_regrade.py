@@ -150,8 +150,8 @@ def after_last_call(document: Json) -> int:
         (lambda d: d["simulations"].clear(), "simulations: List should have at least 1 item"),
         (lambda d: d["simulations"][2].pop("messages"), r"simulations\[2\].messages: Field required"),
         (lambda d: first_call(d).update(arguments="{}"), r"tool_calls\[0\].arguments: .* dictionary"),
-        (lambda d: first_message(d).update(content="\ud800"), "neither JSON nor JSONL"),
-        (lambda d: first_call(d).update(arguments={"a": float("nan")}), "neither JSON nor JSONL"),
+        (lambda d: first_message(d).update(content="\ud800"), "half a surrogate pair"),
+        (lambda d: first_call(d).update(arguments={"a": float("nan")}), "NaN or Infinity"),
         (lambda d: d["info"]["environment_info"].update(domain_name="airline"), "domain is 'airline'"),
     ],
 )
@@ -206,6 +206,23 @@ def test_a_corrupt_trajectory_is_named_by_its_line(tmp_path: Path) -> None:
     write_jsonl(path, own_trajectories().values())
     path.write_text(path.read_text()[:-50])
     with pytest.raises(ArtifactError, match=r"trajectories\.jsonl:3"):
+        regrade(path)
+
+
+@real
+def test_a_reward_that_is_no_number_is_none(tmp_path: Path) -> None:
+    document = excerpt()
+    document["simulations"][0]["reward_info"]["reward"] = "NaN"
+    result = regrade(written(tmp_path, document))
+    assert result.graded[0].stored is None and result.compared == result.scored - 1
+    json.dumps(result.model_dump(mode="json"), allow_nan=False)
+
+
+def test_a_reward_of_ours_that_is_no_number_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    write_jsonl(path, own_trajectories().values())
+    path.write_text(path.read_text().replace('"db":1.0', '"db":NaN'))
+    with pytest.raises(ArtifactError, match=r"trajectories\.jsonl:\d: not a valid Trajectory: reward.db"):
         regrade(path)
 
 
