@@ -22,7 +22,7 @@ Json = Any
 class Part(BaseModel):
     """A piece of a record."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Record(Part):
