@@ -30,10 +30,10 @@ class PreciseHead(nn.Linear):
 
         So the gradients of several parts of a batch are summed in fp32 before they are those of the weights.
         """
-        weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
+        own = {name: value.float() for name, value in self.named_parameters()}  # the bias may be missing
 
         def logits(part: Tensor) -> Tensor:
-            return F.linear(part.float(), weight, bias)
+            return F.linear(part.float(), own["weight"], own.get("bias"))
 
         return logits(x) if use is None else use(logits)
 

@@ -171,6 +171,7 @@ def profile_file(name_or_path: str | Path | None = None) -> Path:
     path = FOLDER / f"{chosen}.yaml"
     if not path.is_file():
         names = sorted(other.stem for other in FOLDER.glob("*.yaml"))
-        hint = did_you_mean(chosen, names) or f"; there are: {', '.join(names) or 'none'}"
+        none = "; there is none here, go to the project's folder"
+        hint = did_you_mean(chosen, names) or (f"; there are: {', '.join(names)}" if names else none)
         raise SpecError([f"profile '{chosen}': no such file {path}{hint}"])
     return path

@@ -38,7 +38,8 @@ TALK = ("What is the reason?", "Which order?", "Your order is cancelled.")
 
 def trajectories() -> list[Trajectory]:
     """Six that succeeded, one that failed and a void one."""
-    won = [acted(task, expert(task), spelled()).trajectory for task in (made("cancel/no_reason", n) for n in range(6))]
+    tasks = [made("cancel/no_reason", n) for n in range(6)]
+    won = [acted(task, expert(task), spelled()).trajectory for task in tasks]
     lost = won[0].model_copy(update={"outcome": Outcome.failure})
     void = won[0].model_copy(update={"outcome": Outcome.void, "void_reason": VoidReason.user_simulator, "reward": None})
     return [*won, lost, void]
