@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from sentinel.errors import SentinelError, StageError
 from sentinel.pipelines.submission import Submission, prepare
-from sentinel.runner.child import environment
+from sentinel.runner.child import ending, environment, start
 from sentinel.spec.cluster import Bucket, Cluster, Retries
 from sentinel.stages.context import HOME
 
@@ -63,7 +63,7 @@ def run_local(
         warnings.simplefilter("ignore")  # kfp's own: images without `python` in their name
         package = Path(folder) / "pipeline.yaml"
         placed.compile(package)
-        with _runner(runner, placed, home) as chosen:
+        with _tasks_that_end(), _runner(runner, placed, home) as chosen:
             _execute(package, chosen, home / "kfp")
     return Done(made, _latest(home / "kfp"))
 
@@ -79,6 +79,32 @@ def _runner(name: Runner, made: Submission, home: Path) -> Iterator[Any]:
 
     with runner(made.cluster, made.images.values(), home) as containers:
         yield containers
+
+
+@contextmanager
+def _tasks_that_end() -> Iterator[None]:
+    """Have kfp.local start tasks in a way that leaves none behind, and that believes no success it has not seen."""
+    from kfp.local import docker_task_handler, subprocess_task_handler
+
+    from sentinel.pipelines.containers import run_container
+
+    theirs = subprocess_task_handler.run_local_subprocess, docker_task_handler.run_docker_container
+    subprocess_task_handler.run_local_subprocess = run_process
+    docker_task_handler.run_docker_container = run_container
+    try:
+        yield
+    finally:
+        subprocess_task_handler.run_local_subprocess, docker_task_handler.run_docker_container = theirs
+
+
+def run_process(full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+    """Run a task's command to its end; its exit code. It dies with this process, however that one dies."""
+    process = start(full_command, {**os.environ, **(env_vars or {})})
+    with ending(process), process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    return process.returncode
 
 
 def _execute(package: Path, runner: Any, outputs: Path) -> None:

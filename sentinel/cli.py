@@ -29,7 +29,17 @@ SPECS = "Specs"
 RUNS = "Experiments"
 CHECKS = "Checks"
 
-Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="An experiment or study file.", show_default=False)]
+
+def _named(spec: Path | None) -> Path | None:
+    from sentinel.catalogue import named
+
+    return named(spec, Path()) if spec else None
+
+
+Spec = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="An experiment or study: its file, or its name.", callback=_named)
+]
+OneSpec = Annotated[Path, typer.Argument(metavar="SPEC", help="An experiment: its file, or its name.", callback=_named)]
 Specs = Annotated[
     list[Path], typer.Argument(metavar="SPEC...", help="Experiment, study or profile files.", show_default=False)
 ]
@@ -73,9 +83,11 @@ def validate(specs: Specs, as_json: Json = False) -> None:
     """Check files, also beside the other experiments of the project; report every error with its line and column."""
     from sentinel import catalogue
 
-    faults = catalogue.validate(specs, Path())
+    faults = catalogue.validate([catalogue.named(spec, Path()) for spec in specs], Path())
     for path, found in faults.items():
         show("\n".join(map(str, found)) or f"{path}: ok", as_json)
+        if (place := catalogue.outside(path, Path())) and not found and Path(catalogue.SPECS).is_dir():
+            say(f"note: {path} {place}; `sentinel run` takes it once it is copied into {catalogue.SPECS}/")
     valid = not any(faults.values())
     if as_json:
         fields = ("file", "line", "column", "path", "message")
@@ -88,7 +100,7 @@ def validate(specs: Specs, as_json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=SPECS)
-def render(spec: Spec, as_json: Json = False) -> None:
+def render(spec: OneSpec, as_json: Json = False) -> None:
     """Print the resolved spec, each value with the file and line it comes from."""
     from sentinel.spec import load, spec_hash
     from sentinel.spec.render import render
@@ -214,19 +226,21 @@ def stage(
 
 @app.command(rich_help_panel=RUNS)
 def compare(
-    first: Annotated[
-        str, typer.Argument(metavar="A", help="A finished experiment, its name or file; or a study file.")
-    ],
+    first: Annotated[str, typer.Argument(metavar="A", help="A finished experiment, its name or file; or a study.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one on the same held-out tasks.")] = "",
     iteration: Annotated[int | None, typer.Option(help="Compare these policies; by default the last ones.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show Pass^k of two experiments, and B minus A paired by task with intervals; or of all arms of a study."""
+    from sentinel.catalogue import named
     from sentinel.plan import RUNS as FOLDER
     from sentinel.stages.arms import compare_runs, study_scores
 
     runs = Path(FOLDER)
-    found = compare_runs(first, second, runs, iteration) if second else study_scores(Path(first), runs, iteration)
+    if second:
+        found: Any = compare_runs(first, second, runs, iteration)
+    else:
+        found = study_scores(named(Path(first), Path()), runs, iteration)
     show(found.summary(), as_json)
     if as_json:
         emit(found.model_dump(mode="json"))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sentinel.errors import SentinelError
-from sentinel.spec.models import Experiment, ExperimentSpec
+from sentinel.spec.models import OWN_TASKS, STORED, Experiment, ExperimentSpec
 
 RUNS = "runs"
 SCORES, PLOTS = "scores.json", "curve.json"
@@ -174,13 +174,16 @@ def _spec_stage(name: str, run: str) -> Stage:
     return Stage(name, "spec", "evaluator", 0, run, {}, run, (Output(spec_file(run)),), ())
 
 
-def _base(name: str, extra: str | None) -> tuple[Stage, ...]:
+def _base(spec: ExperimentSpec) -> tuple[Stage, ...]:
+    name, own = spec.base.name, spec.own_files
     run = base_folder(name)
+    extra = {"extra": own[OWN_TASKS]} if OWN_TASKS in own else {}
+    stored = {"stored": own[STORED]} if STORED in own else {}
     tasks, policy = f"{run}/tasks", f"{run}/policy"
     return (
         _spec_stage(f"{name}-base", run),
-        _stage(f"{name}-seed", "seed", run, tasks, {"extra": extra} if extra else {}),
-        _stage(f"{name}-warmup", "warmup", run, run, {"tasks": tasks}),
+        _stage(f"{name}-seed", "seed", run, tasks, extra),
+        _stage(f"{name}-warmup", "warmup", run, run, {"tasks": tasks, **stored}),
         _stage(f"{name}-evaluate", "evaluate", run, f"{run}/evaluate", {"policy": policy, "tasks": tasks}),
     )
 
@@ -228,7 +231,7 @@ def plan(experiment: Experiment) -> Plan:
     for i in range(1, iterations + 1):
         own.extend(_iteration(name, base, i))
     own.append(_report(name, base, iterations))
-    return Plan(name, base, _base(base, experiment.spec.seed_tasks.extra), tuple(own))
+    return Plan(name, base, _base(experiment.spec), tuple(own))
 
 
 class Budget(NamedTuple):

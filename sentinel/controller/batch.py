@@ -12,11 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from sentinel.artifacts import read_jsonl
 from sentinel.controller.suspicion import ENVIRONMENT_FAULT
 from sentinel.env.overlay import Session, World
 from sentinel.env.scoring import gold_delta, score
-from sentinel.env.stored import differs, read_document
+from sentinel.env.stored import differs, read_document, read_trajectories
 from sentinel.env.tau2 import benchmark_tasks
 from sentinel.env.tau2_results import Stored, read_results
 from sentinel.records import Counts, Ending, Message, Outcome, Reward, Role, Task, Trajectory
@@ -38,7 +37,7 @@ def read_batch(path: Path) -> Batch:
     """
     document = read_document(path)
     if document is None:
-        return Batch(tuple(read_jsonl(path, Trajectory)), ())
+        return Batch(tuple(read_trajectories(path)), ())
     stored = read_results(path, document, benchmark_tasks("tau2-base"))
     unknown = tuple(f"{entry.place} (task {entry.given})" for entry in stored if entry.task is None)
     known = (_replayed(entry, entry.task) for entry in stored if entry.task is not None)

@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from sentinel.artifacts import canonical
+from sentinel.artifacts import canonical, read_jsonl
 from sentinel.env.overlay import World
 from sentinel.errors import ArtifactError
-from sentinel.records import Json
+from sentinel.records import Json, Trajectory
+
+EXPECTED = "expected a result file as tau2 writes it, or a trajectories.jsonl of ours"
 
 
 def read_document(path: Path) -> Json:
@@ -26,14 +28,19 @@ def read_document(path: Path) -> Json:
     except OSError as error:
         raise ArtifactError(path, f"cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(path, f"neither JSON nor JSONL: {error}") from None
+        raise ArtifactError(path, f"neither JSON nor JSONL: {error}", hint=EXPECTED) from None
     if not isinstance(document, dict) or "simulations" not in document:
         raise ArtifactError(
             path,
             "no `simulations` in it",
-            hint="expected a result file as tau2 writes it, or a trajectories.jsonl of ours",
+            hint=EXPECTED,
         )
     return document
+
+
+def read_trajectories(path: Path) -> list[Trajectory]:
+    """The trajectories of a file of ours that somebody chose; errors name the line."""
+    return read_jsonl(path, Trajectory, hint=EXPECTED)
 
 
 def _is_trajectory(line: str) -> bool:

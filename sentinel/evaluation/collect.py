@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from sentinel.artifacts import read_json, read_jsonl, require
+from sentinel.artifacts import REBUILD, read_json, read_jsonl, require
 from sentinel.errors import ArtifactError
 from sentinel.evaluation.fates import Fate, fates
 from sentinel.evaluation.metrics import EvaluationMetrics
@@ -86,8 +86,17 @@ def _folder(inputs: Mapping[str, Path], kind: str, number: int) -> Path:
 
 
 def _evaluation(inputs: Mapping[str, Path], number: int) -> tuple[list[Trial], EvaluationMetrics]:
-    folder = _folder(inputs, "evaluate", number)
-    return read_jsonl(folder / "trials.jsonl", Trial), read_json(folder / "metrics.json", EvaluationMetrics)
+    return read_evaluation(_folder(inputs, "evaluate", number))
+
+
+def read_evaluation(folder: Path) -> tuple[list[Trial], EvaluationMetrics]:
+    """The trials of an evaluation and its figures, which must speak of as many."""
+    path = folder / "trials.jsonl"
+    trials, metrics = read_jsonl(path, Trial), read_json(folder / "metrics.json", EvaluationMetrics)
+    if len(trials) != metrics.trials:
+        problem = f"holds {len(trials)} trials, and metrics.json beside it is of {metrics.trials}"
+        raise ArtifactError(path, problem, hint=REBUILD)
+    return trials, metrics
 
 
 def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
@@ -108,7 +117,7 @@ def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
             probing=lift.episodes,
             training=sum(int(line.get("episodes", 0)) for line in training),
         ),
-        patterns=sorted(patterns, key=lambda pattern: (-pattern.support, pattern.id)),
+        patterns=sorted(patterns, key=lambda pattern: (not pattern.found, -pattern.support, pattern.id)),
         ordered={quota.pattern: quota.tasks for quota in directive.quotas},
         parties=dict(Counter(failure.attribution.party.value for failure in failures)),
         mistakes=_mistakes(failures),

@@ -14,7 +14,7 @@ HOPELESS = 0.9
 
 def shown(iteration: Iteration) -> list[Pattern]:
     """The patterns with the greatest support, and all others that tasks were ordered for."""
-    ranked = [pattern for pattern in iteration.patterns if pattern.support]
+    ranked = [pattern for pattern in iteration.patterns if pattern.found]
     return [pattern for place, pattern in enumerate(ranked) if place < TOP or iteration.ordered.get(pattern.id)]
 
 

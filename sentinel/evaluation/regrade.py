@@ -14,10 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sentinel.artifacts import read_jsonl
 from sentinel.env.overlay import World
 from sentinel.env.scoring import gold_delta, score
-from sentinel.env.stored import differs, find_world, read_document
+from sentinel.env.stored import differs, find_world, read_document, read_trajectories
 from sentinel.env.task_sets import basis, task_set
 from sentinel.env.tau2 import benchmark_tasks
 from sentinel.env.tau2_results import Observed, Stored, read_results
@@ -98,7 +97,7 @@ def regrade(path: Path) -> Regraded:
     """
     document = read_document(path)
     if document is None:
-        trajectories = read_jsonl(path, Trajectory)
+        trajectories = read_trajectories(path)
         world = find_world(path, {trajectory.task.world for trajectory in trajectories})
         stored = [_own(f"line {line}", trajectory) for line, trajectory in enumerate(trajectories, 1)]
         return _regraded(

@@ -152,7 +152,7 @@ class Report:
             "voids_by_reason": metrics.voids,
             "rollouts": iteration.rollouts.total,
             "rollouts_by_use": iteration.rollouts._asdict(),
-            "patterns": [_pattern(found, iteration, self._most) for found in shown(iteration)],
+            "patterns": [_pattern(each, iteration, self._most) for each in shown(iteration)],
             "failures_by_party": iteration.parties,
             "failures_by_kind": iteration.mistakes,
             "candidates": iteration.candidates.model_dump(exclude={"schema_version"}),

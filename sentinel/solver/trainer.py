@@ -12,7 +12,7 @@ between any two steps. A run that is told to end (SIGTERM) writes the checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,7 @@ class Trainer:
         checkpoints: Checkpoints,
         progress: Progress,
         checkpoint_every: int = 1,
+        on_step: Callable[[StepMetrics], None] = lambda metrics: None,
     ) -> None:
         """Prepare to train the backend's model in place.
 
@@ -97,8 +98,9 @@ class Trainer:
             checkpoints: where the steps are kept.
             progress: who is told.
             checkpoint_every: steps between checkpoints; the last step, and every new best policy, has one.
+            on_step: hears of each step that is done.
         """
-        self._backend, self._every = backend, checkpoint_every
+        self._backend, self._every, self._on_step = backend, checkpoint_every, on_step
         self.curriculum = curriculum
         self.metrics: list[StepMetrics] = []
         self._name = name
@@ -295,6 +297,7 @@ class Trainer:
         self._progress.say(f"continuing after step {manifest.step}")
 
     def _report(self, metrics: StepMetrics) -> None:
+        self._on_step(metrics)
         if metrics.skipped is Skipped.no_information:
             self._progress.say(
                 f"step {metrics.step}: no group with different rewards among {metrics.groups} "

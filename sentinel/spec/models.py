@@ -11,27 +11,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from sentinel.spec.section import Name as Name
 from sentinel.spec.section import Positive as Positive
 from sentinel.spec.section import Sampling, Share
 from sentinel.spec.section import Section as Section
 from sentinel.spec.trainer import Trainer as Trainer
+from sentinel.spec.warmup import Warmup as Warmup
 
 API_VERSION = "sentinel.dev/v1alpha1"
-
-SKILLS = ("ask", "variant", "two_items", "refund_method", "refuse", "transfer", "two_requests")
-"""The decision skills of the synthetic demonstrations, each of which a warm start can leave weak."""
-
-
-def _known_skill(name: str) -> str:
-    if name not in SKILLS:
-        raise ValueError(f"unknown skill '{name}', expected one of {', '.join(SKILLS)}")
-    return name
-
-
-Skill = Annotated[str, AfterValidator(_known_skill)]
+OWN_TASKS, STORED = "seed_tasks.extra", "warmup.imitation.file"
+"""Settings that name a file of the user's own, relative to the spec in which they stand."""
 
 
 class Metadata(Section):
@@ -151,21 +142,6 @@ class TinyPolicy(Section):
         if self.hidden % (2 * self.heads):
             raise ValueError(f"hidden: {self.hidden} must be a multiple of twice the heads ({self.heads})")
         return self
-
-
-class Warmup(Section):
-    """Supervised fine-tuning of the base on demonstrations: clean ones first, then a phase with planted weaknesses."""
-
-    clean_steps: Annotated[int, Field(ge=0)] = 0
-    """Optimizer steps on correct demonstrations."""
-    weak_steps: Annotated[int, Field(ge=0)] = 0
-    """Optimizer steps on demonstrations with the `weaknesses` planted."""
-    batch_size: Positive = 16
-    """Demonstrations per step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    """Step size of Muon for matrices; embeddings and norms use AdamW at a fifth of it."""
-    weaknesses: dict[Skill, Share] = Field(default_factory=dict)
-    """Decision skill -> share of its demonstrations that stay correct."""
 
 
 class EvaluationSet(Section):
@@ -388,11 +364,27 @@ class ExperimentSpec(Section):
 
     @model_validator(mode="after")
     def _tiny_is_taught(self) -> ExperimentSpec:
-        if self.policy.type == "tiny" and not (self.warmup.clean_steps and self.seed_tasks.demonstrations):
+        taught = (self.warmup.clean_steps and self.seed_tasks.demonstrations) or self.warmup.imitation
+        if self.policy.type == "tiny" and not taught:
             raise ValueError(
                 "policy.type: a tiny policy starts from random weights; "
-                "set warmup.clean_steps and seed_tasks.demonstrations"
+                "set warmup.clean_steps and seed_tasks.demonstrations, or warmup.imitation"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _demonstrations_are_for_tiny_ones(self) -> ExperimentSpec:
+        if self.policy.type == "pretrained" and (self.warmup.clean_steps or self.warmup.weak_steps):
+            raise ValueError(
+                "warmup.clean_steps: demonstrations are for tiny policies; a pretrained one learns from stored "
+                "conversations: set clean_steps and weak_steps to 0, and warmup.imitation"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_demonstrations(self) -> ExperimentSpec:
+        if (self.warmup.clean_steps or self.warmup.weak_steps) and not self.seed_tasks.demonstrations:
+            raise ValueError("seed_tasks.demonstrations: warmup.clean_steps and weak_steps need some, found 0")
         return self
 
     @model_validator(mode="after")
@@ -404,6 +396,13 @@ class ExperimentSpec(Section):
                 "use targeting 'none' or 'uniform'"
             )
         return self
+
+    @property
+    def own_files(self) -> dict[str, str]:
+        """Files of the user's own that the spec names: dotted path of the setting -> path of the file."""
+        imitation = self.warmup.imitation
+        named = {OWN_TASKS: self.seed_tasks.extra, STORED: imitation and imitation.file}
+        return {path: file for path, file in named.items() if file}
 
 
 class Experiment(Section):

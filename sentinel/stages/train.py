@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
 from sentinel.artifacts import read_json, read_jsonl, replacing, write_json, write_jsonl
 from sentinel.curriculum import Curriculum, Memory
@@ -18,10 +16,9 @@ from sentinel.llm.policy import load_policy, save_policy
 from sentinel.records import OriginKind, Task
 from sentinel.seeds import derive
 from sentinel.solver.checkpoint import Checkpoints
-from sentinel.solver.rank import Setup
-from sentinel.solver.ranked import ranked
 from sentinel.solver.trainer import Trainer
-from sentinel.solver.update import Backend, Updater
+from sentinel.stages.backends import opened_backend
+from sentinel.stages.board import board
 from sentinel.stages.context import Context
 from sentinel.stages.playing import opened
 from sentinel.stages.rollout import Rates
@@ -36,7 +33,8 @@ def run(context: Context) -> None:
     if lora := spec.trainer.lora:
         attach(policy.model, rank=lora.rank, alpha=lora.alpha, modules=lora.modules, seed=seed)
     curriculum = _curriculum(context)
-    with opened(context, live=policy) as players, _backend(context, policy.model, seed) as backend:
+    steps = opened_backend(context, policy.model, inputs["policy"], spec.trainer, adapters_seed=seed)
+    with opened(context, live=policy) as players, steps as backend, board(context) as note:
         trainer = Trainer(
             backend=backend,
             name=players.name,
@@ -50,6 +48,7 @@ def run(context: Context) -> None:
             checkpoints=Checkpoints(context.state, say=context.progress.say),
             progress=context.progress,
             checkpoint_every=place.trainer.checkpoint_every,
+            on_step=note,
         )
         metrics = trainer.train()
     save_policy(context.output / "policy", policy)
@@ -59,23 +58,6 @@ def run(context: Context) -> None:
     write_jsonl(context.output / "metrics.jsonl", metrics)
     _join(trainer.trajectory_files(), context.output / "trajectories.jsonl")
     _join(trainer.drawn_files(), context.output / "curriculum.jsonl")
-
-
-def _backend(context: Context, model: PreTrainedModel, seed: int) -> AbstractContextManager[Backend]:
-    """What computes the steps, as the profile says."""
-    spec, place = context.spec, context.profile
-    if place.trainer.type == "torch":
-        checkpointing = place.trainer.gradient_checkpointing
-        return nullcontext(Updater(model, spec.trainer, gradient_checkpointing=checkpointing))
-    setup = Setup(
-        policy=str(context.inputs["policy"].absolute()),
-        dtype=spec.policy.dtype,
-        device=place.device,
-        settings=spec.trainer.model_dump_json(),
-        place=place.trainer.model_dump_json(),
-        adapters_seed=seed,
-    )
-    return ranked(model, setup, place.trainer, state=context.state, threads=place.threads)
 
 
 def _curriculum(context: Context) -> Curriculum:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -25,6 +28,18 @@ def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
 
 
+@cache
+def text_of(name: str, sets: tuple[str, ...] = (), part: Part | None = None) -> str:
+    """A shipped spec compiled for its profile: once, as that takes seconds."""
+    with TemporaryDirectory() as folder:
+        return compiled(submission(Path(), name, SHIPPED[name], sets, part), Path(folder))
+
+
+def digests() -> dict[str, str]:
+    """Spec -> hash of what it compiles to in this process."""
+    return {name: hashlib.sha256(text_of(name).encode()).hexdigest() for name in SHIPPED}
+
+
 def ancestors(name: str, found: dict[str, Container]) -> set[str]:
     return set(found[name].before).union(*(ancestors(before, found) for before in found[name].before))
 
@@ -37,8 +52,8 @@ def producers(plan: Plan, name: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_spec_has_a_profile_here_and_compiles_to_its_golden_file(name: str, tmp_path: Path) -> None:
-    text = normalised(compiled(submission(Path(), name, SHIPPED[name]), tmp_path))
+def test_every_shipped_spec_has_a_profile_here_and_compiles_to_its_golden_file(name: str) -> None:
+    text = normalised(text_of(name))
     golden = GOLDEN / f"{name}.yaml"
     if os.environ.get(UPDATE):
         golden.parent.mkdir(exist_ok=True)
@@ -50,9 +65,9 @@ def test_no_shipped_spec_is_left_out() -> None:
     assert {path.stem for path in Path("experiments").glob("*.yaml")} == SHIPPED.keys()
 
 
-def test_the_containers_are_the_stages_and_each_comes_after_all_it_reads(tmp_path: Path) -> None:
+def test_the_containers_are_the_stages_and_each_comes_after_all_it_reads() -> None:
     made = submission(Path(), "retail-cpu", "kind")
-    found = containers(compiled(made, tmp_path))
+    found = containers(text_of("retail-cpu"))
     plan = made.project.plan
     assert found.keys() == {stage.name for stage in plan.stages} | {"finish"}
     for stage in plan.stages:
@@ -62,30 +77,18 @@ def test_the_containers_are_the_stages_and_each_comes_after_all_it_reads(tmp_pat
     assert found["finish"].before == frozenset()
 
 
-def test_the_text_is_the_same_under_any_hash_seed(tmp_path: Path) -> None:
-    code = (
-        "import sys, hashlib; from pathlib import Path; from tests.unit.pipeline_ir import *;"
-        "text = compiled(submission(Path(), 'retail-cpu', 'kind'), Path(sys.argv[1]));"
-        "print(hashlib.sha256(text.encode()).hexdigest())"
-    )
-    hashes = {
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for seed in ("0", "1")
-    }
-    here = hashlib.sha256(compiled(submission(Path(), "retail-cpu", "kind"), tmp_path).encode()).hexdigest()
-    assert hashes == {f"{here}\n"}
+def test_the_text_is_the_same_under_any_hash_seed() -> None:
+    code = "import json; from tests.unit.test_pipelines_build import digests; print(json.dumps(digests()))"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    seed = "1" if os.environ.get("PYTHONHASHSEED") == "0" else "0"
+    other = {**os.environ, "PYTHONHASHSEED": seed}
+    done = subprocess.run(command, env=other, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == digests()
 
 
-def test_a_run_of_the_longest_part_stays_within_the_limits_of_kubernetes_and_of_the_compare_page(
-    tmp_path: Path,
-) -> None:
-    text = compiled(submission(Path(), "retail", "gpu", (f"iterations={LONGEST}",)), tmp_path)
+def test_a_run_of_the_longest_part_stays_within_the_limits_of_kubernetes_and_of_the_compare_page() -> None:
+    assert LONGEST == 8
+    text = text_of("retail", (f"iterations={LONGEST}",))
     ir = documents(text)[0]
     outputs = [
         key
@@ -97,21 +100,19 @@ def test_a_run_of_the_longest_part_stays_within_the_limits_of_kubernetes_and_of_
     assert len(outputs) < 100
 
 
-def test_more_iterations_than_one_run_holds_become_a_chain(tmp_path: Path) -> None:
+def test_more_iterations_than_one_run_holds_become_a_chain() -> None:
     sets = (f"iterations={LONGEST + 2}",)
-    first = containers(compiled(submission(Path(), "retail-cpu", "kind", sets, Part(1, 2)), tmp_path))
-    second_made = submission(Path(), "retail-cpu", "kind", sets, Part(2, 2, "run-1"))
-    second = containers(compiled(second_made, tmp_path))
-    stages = {stage.name for stage in second_made.project.plan.stages}
+    first = containers(text_of("retail-cpu", sets, Part(1, 2)))
+    second = containers(text_of("retail-cpu", sets, Part(2, 2, "run-1")))
+    stages = {stage.name for stage in submission(Path(), "retail-cpu", "kind", sets).project.plan.stages}
     assert (first.keys() | second.keys()) - {"finish", "resume"} == stages
     assert first.keys() & second.keys() == {"finish"}
     assert "retail-cpu-report" in second and second["retail-cpu-rollout-09"].before == {"resume"}
     assert second["resume"].constants["previous"] == "run-1"
 
 
-def test_caching_is_off_and_the_profile_is_on_every_container(tmp_path: Path) -> None:
-    text = compiled(submission(Path(), "retail", "gpu"), tmp_path)
-    ir, platform = documents(text)
+def test_caching_is_off_and_the_profile_is_on_every_container() -> None:
+    ir, platform = documents(text_of("retail"))
     tasks = [
         task
         for one in (*ir["components"].values(), ir["root"])
