@@ -464,6 +464,8 @@ class Lift(Record):
     """What probing the candidates showed, and what it cost; empty where candidates are not probed."""
 
     patterns: dict[str, PatternLift] = Field(default_factory=dict)
+    together: PatternLift | None = None
+    """The same for the candidates of all patterns at once, against all explore candidates."""
     episodes: int = 0
     """All probing episodes, void ones included: they count against the budget."""
     void: dict[str, int] = Field(default_factory=dict)
