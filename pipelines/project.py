@@ -23,7 +23,7 @@ from sentinel.errors import SpecError
 from sentinel.plan import Plan, plan
 from sentinel.pod.baton import Baton
 from sentinel.spec.extends import read_chain
-from sentinel.spec.models import Experiment
+from sentinel.spec.models import OWN_TASKS, STORED, Experiment
 from sentinel.spec.profile import FOLDER, ProfileSpec, load_profile
 
 LARGEST = 200_000
@@ -57,7 +57,7 @@ def read_project(spec: Path, profile: str, sets: Sequence[str] = (), root: Path 
     place = load_profile(profile)
     item = catalogue.read(spec, root)
     ignored = [name for name in (".dvcignore",) if (root / name).is_file()]
-    carried = [*item.chain, *_extra(item.experiment), *_profile_files(profile, root), *ignored]
+    carried = [*item.chain, *item.experiment.spec.own_files.values(), *_profile_files(profile, root), *ignored]
     code = (root / dvcfile.CODE / "plan.py").is_file()
     with _copy(root, carried, code) as folder, chdir(folder):
         main = Path(item.chain[0])
@@ -81,7 +81,7 @@ def with_sets(text: str, sets: Iterable[str]) -> str:
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise SpecError([f"--set {pair}: expected key=value, for example trainer.steps=24"])
-        if (path := key.removeprefix("spec.")) == "seed_tasks.extra":
+        if (path := key.removeprefix("spec.")) in (OWN_TASKS, STORED):
             raise SpecError([f"--set {pair}: it names a file that runs carry; write it into the spec"])
         _assign(document, ["spec", *path.split(".")], _typed(pair, value))
     written = io.StringIO()
@@ -111,10 +111,6 @@ def _reread(main: Path, sets: Sequence[str]) -> catalogue.Known:
     except SpecError as error:
         pairs = " ".join(f"--set {pair}" for pair in sets)
         raise SpecError([*error.faults, f"the lines are those of the spec after {pairs}"]) from None
-
-
-def _extra(experiment: Experiment) -> list[str]:
-    return [experiment.spec.seed_tasks.extra] if experiment.spec.seed_tasks.extra else []
 
 
 def _profile_files(profile: str, root: Path) -> list[str]:

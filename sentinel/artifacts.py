@@ -13,14 +13,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from sentinel.errors import ArtifactError
-from sentinel.records import Record
+from sentinel.records import SCHEMA_VERSION, Record
 
 R = TypeVar("R", bound=Record)
 REBUILD = "delete the artifact's folder and run again to rebuild it"
@@ -34,8 +34,24 @@ def canonical(value: Any, *, indent: int | None = None) -> str:
 
 
 @contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What the system says against writing, with the path: no space, no rights, no such folder."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror or error}"
+        raise ArtifactError(path, problem, hint="nothing half-written is left; mend that, and run again") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; on success it is synced and renamed over it, on any error removed."""
+    with _named(path), _beside(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -44,21 +60,22 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`; on success it takes the place of `path`, on any error it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
-        yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.replace(path)
+        with _named(path):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            shutil.rmtree(path, ignore_errors=True)
+            temporary.replace(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -84,22 +101,27 @@ def write_jsonl(path: Path, records: Iterable[Record]) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
+    """The first fault in our words; a foreign version explains all others, so it alone is told."""
+    faults = error.errors(include_url=False)
+    for fault in faults:
+        if fault["loc"] == ("schema_version",):
+            return f"schema_version: found {fault['input']!r}, this release reads {SCHEMA_VERSION}"
+    first = faults[0]
     where = ".".join(str(part) for part in first["loc"]) or "the record"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {first['msg']}{more}"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"{where}: {'missing' if first['type'] == 'missing' else first['msg']}{more}"
 
 
 def _rebuild(path: Path) -> str:
     return REBUILD if "runs" in path.parts else ""
 
 
-def _parse(path: Path, text: bytes, model: type[R], line: int | None) -> R:
+def _parse(path: Path, text: bytes, model: type[R], line: int | None, hint: str | None = None) -> R:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
         problem = f"not a valid {model.__name__}: {_explain(error)}"
-        raise ArtifactError(path, problem, line=line, hint=_rebuild(path)) from None
+        raise ArtifactError(path, problem, line=line, hint=_rebuild(path) if hint is None else hint) from None
 
 
 def require(path: Path) -> Path:
@@ -116,14 +138,25 @@ def read_json(path: Path, model: type[R]) -> R:
     return _parse(path, require(path).read_bytes(), model, None)
 
 
-def read_jsonl(path: Path, model: type[R], *, may_be_empty: bool = False) -> list[R]:
+def read_jsonl(path: Path, model: type[R], *, may_be_empty: bool = False, hint: str | None = None) -> list[R]:
     """Read all records of a JSONL file; errors name path and line.
 
-    A file without a record is refused, as what is left of a cut-short one, unless finding none is an answer.
+    Args:
+        path: The file.
+        model: What a line holds.
+        may_be_empty: Whether finding none is an answer; else a file without a record is refused as cut short.
+        hint: What to do about a broken file; by default an artifact of a run is to be made again.
     """
     with require(path).open("rb") as file:
-        records = [_parse(path, text, model, number) for number, text in enumerate(file, 1)]
+        return parse_jsonl(path, file, model, may_be_empty=may_be_empty, hint=hint)
+
+
+def parse_jsonl(
+    path: Path, lines: Iterable[bytes], model: type[R], *, may_be_empty: bool = False, hint: str | None = None
+) -> list[R]:
+    """The same of lines that were read already."""
+    records = [_parse(path, text, model, number, hint) for number, text in enumerate(lines, 1)]
     if not records and not may_be_empty:
         problem = f"an empty file, expected one {model.__name__} or more, one a line"
-        raise ArtifactError(path, problem, hint=_rebuild(path))
+        raise ArtifactError(path, problem, hint=_rebuild(path) if hint is None else hint)
     return records

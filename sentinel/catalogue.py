@@ -16,6 +16,7 @@ from sentinel.spec.expand import members
 from sentinel.spec.load import Loaded, check, load
 from sentinel.spec.models import Experiment
 from sentinel.spec.siblings import conflicts
+from sentinel.spec.source import did_you_mean
 from sentinel.spec.study import Study
 
 ROOT_EXPERIMENT = "retail-cpu"
@@ -51,6 +52,21 @@ class Known(NamedTuple):
         return "dvc.yaml" if self.name == ROOT_EXPERIMENT else f"{SPECS}/{self.name}/dvc.yaml"
 
 
+def named(spec: Path, project: Path) -> Path:
+    """The file of an experiment or study that is given by its name alone; any other path as it is.
+
+    Raises:
+        SpecError: There is neither a file nor an experiment of that name.
+    """
+    if spec.suffix or len(spec.parts) != 1 or spec.is_file():
+        return spec
+    files = {file.stem: file for folder in (f"{SPECS}/{STUDIES}", SPECS) for file in (project / folder).glob("*.yaml")}
+    if found := files.get(spec.name):
+        return found
+    place = f"{did_you_mean(spec.name, files)}" if files else f": there is no folder {SPECS}/ here; go to the project's"
+    raise SpecError([Fault(f"no such file, and no experiment of this name{place}", str(spec))])
+
+
 def compiled_files(project: Path) -> Iterator[Path]:
     """The DVC files on disk that we compiled."""
     folders = (f"{SPECS}/*/dvc.yaml", f"{SPECS}/{STUDIES}/*/dvc.yaml")
@@ -71,13 +87,19 @@ def read_all(path: Path, project: Path) -> list[Known]:
     return [Known(member, _inside(member, project), study) for member in members(path)]
 
 
+def outside(file: Path, project: Path) -> str:
+    """What is wrong with the place of a file that no experiment here can be run from; nothing if it lies inside."""
+    if file.resolve().is_relative_to(project.resolve()):
+        return ""
+    return f"lies outside of the project {project.resolve()}, where DVC cannot watch it"
+
+
 def _inside(loaded: Loaded, project: Path) -> tuple[str, ...]:
     """The files of an experiment, relative to the project."""
     inside = []
     for file in loaded.sources:
-        if not file.resolve().is_relative_to(project.resolve()):
-            text = f"lies outside of the project {project.resolve()}, where DVC cannot watch it"
-            raise SpecError([Fault(text, str(file))])
+        if outside(file, project):
+            raise SpecError([Fault(f"{outside(file, project)}: copy it into {SPECS}/", str(file))])
         inside.append(file.resolve().relative_to(project.resolve()).as_posix())
     return tuple(inside)
 

@@ -29,7 +29,17 @@ SPECS = "Specs"
 RUNS = "Experiments"
 CHECKS = "Checks"
 
-Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="An experiment or study file.", show_default=False)]
+
+def _named(spec: Path | None) -> Path | None:
+    from sentinel.catalogue import named
+
+    return named(spec, Path()) if spec else None
+
+
+Spec = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="An experiment or study: its file, or its name.", callback=_named)
+]
+OneSpec = Annotated[Path, typer.Argument(metavar="SPEC", help="An experiment: its file, or its name.", callback=_named)]
 Specs = Annotated[
     list[Path], typer.Argument(metavar="SPEC...", help="Experiment, study or profile files.", show_default=False)
 ]
@@ -73,9 +83,11 @@ def validate(specs: Specs, as_json: Json = False) -> None:
     """Check files, also beside the other experiments of the project; report every error with its line and column."""
     from sentinel import catalogue
 
-    faults = catalogue.validate(specs, Path())
+    faults = catalogue.validate([catalogue.named(spec, Path()) for spec in specs], Path())
     for path, found in faults.items():
         show("\n".join(map(str, found)) or f"{path}: ok", as_json)
+        if (place := catalogue.outside(path, Path())) and not found and Path(catalogue.SPECS).is_dir():
+            say(f"note: {path} {place}; `sentinel run` takes it once it is copied into {catalogue.SPECS}/")
     valid = not any(faults.values())
     if as_json:
         fields = ("file", "line", "column", "path", "message")
@@ -88,7 +100,7 @@ def validate(specs: Specs, as_json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=SPECS)
-def render(spec: Spec, as_json: Json = False) -> None:
+def render(spec: OneSpec, as_json: Json = False) -> None:
     """Print the resolved spec, each value with the file and line it comes from."""
     from sentinel.spec import load, spec_hash
     from sentinel.spec.render import render
@@ -214,19 +226,37 @@ def stage(
 
 @app.command(rich_help_panel=RUNS)
 def compare(
-    first: Annotated[
-        str, typer.Argument(metavar="A", help="A finished experiment, its name or file; or a study file.")
-    ],
+    first: Annotated[str, typer.Argument(metavar="A", help="A finished experiment, its name or file; or a study.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one on the same held-out tasks.")] = "",
     iteration: Annotated[int | None, typer.Option(help="Compare these policies; by default the last ones.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show Pass^k of two experiments, and B minus A paired by task with intervals; or of all arms of a study."""
+    from sentinel.catalogue import named
     from sentinel.plan import RUNS as FOLDER
     from sentinel.stages.arms import compare_runs, study_scores
 
     runs = Path(FOLDER)
-    found = compare_runs(first, second, runs, iteration) if second else study_scores(Path(first), runs, iteration)
+    if second:
+        found: Any = compare_runs(first, second, runs, iteration)
+    else:
+        found = study_scores(named(Path(first), Path()), runs, iteration)
+    show(found.summary(), as_json)
+    if as_json:
+        emit(found.model_dump(mode="json"))
+
+
+@app.command(rich_help_panel=RUNS)
+def trace(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name of an experiment that was run.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Id of a task, or of a pattern.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Follow a task from its pattern through probes and training to the updates it took part in."""
+    from sentinel.evaluation.trace import trace
+    from sentinel.plan import RUNS as FOLDER
+
+    found = trace(Path(FOLDER) / run, name)
     show(found.summary(), as_json)
     if as_json:
         emit(found.model_dump(mode="json"))
@@ -368,13 +398,15 @@ def diagnose(
     min_support: Annotated[int, typer.Option(min=1, help="Failures that make a recurring error.")] = 2,
 ) -> None:
     """Explain every failed episode: the decisive step, whose fault it was, and which errors recur."""
-    from sentinel.artifacts import write_text
-    from sentinel.controller.report import diagnose_file, page, table
+    from sentinel.controller.page import check_target, write_page
+    from sentinel.controller.report import diagnose_file, table
 
+    if html is not None:
+        check_target(html, file)
     report = diagnose_file(file, min_support)
     show(table(report.document), as_json)
     if html is not None:
-        write_text(html, page(report))
+        write_page(html, report)
         say(f"wrote {html}")
     if as_json:
         emit(report.document.model_dump(mode="json"))

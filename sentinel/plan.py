@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sentinel.errors import SentinelError
-from sentinel.spec.models import Experiment, ExperimentSpec
+from sentinel.spec.models import OWN_TASKS, STORED, Experiment, ExperimentSpec
 
 RUNS = "runs"
 SCORES, PLOTS = "scores.json", "curve.json"
@@ -49,12 +49,15 @@ KINDS: Mapping[str, Kind] = {
     ),
     "propose": Kind(
         "proposer",
-        ("tasks.jsonl", "rejected.jsonl", "yield.json", "lift.json"),
+        ("tasks.jsonl", "parked.jsonl", "probes.jsonl", "rejected.jsonl", "yield.json", "lift.json"),
         ("seed", "environment", "policy", "rollout", "proposer"),
     ),
     "train": Kind(
         "trainer",
-        ("policy/", "pool.jsonl", "trajectories.jsonl", "metrics.jsonl"),
+        (
+            *("policy/", "pool.jsonl", "resting.jsonl", "memory.json"),
+            *("curriculum.jsonl", "trajectories.jsonl", "metrics.jsonl"),
+        ),
         ("seed", "environment", "policy", "curriculum", "trainer"),
     ),
     "report": Kind(
@@ -171,13 +174,16 @@ def _spec_stage(name: str, run: str) -> Stage:
     return Stage(name, "spec", "evaluator", 0, run, {}, run, (Output(spec_file(run)),), ())
 
 
-def _base(name: str, extra: str | None) -> tuple[Stage, ...]:
+def _base(spec: ExperimentSpec) -> tuple[Stage, ...]:
+    name, own = spec.base.name, spec.own_files
     run = base_folder(name)
+    extra = {"extra": own[OWN_TASKS]} if OWN_TASKS in own else {}
+    stored = {"stored": own[STORED]} if STORED in own else {}
     tasks, policy = f"{run}/tasks", f"{run}/policy"
     return (
         _spec_stage(f"{name}-base", run),
-        _stage(f"{name}-seed", "seed", run, tasks, {"extra": extra} if extra else {}),
-        _stage(f"{name}-warmup", "warmup", run, run, {"tasks": tasks}),
+        _stage(f"{name}-seed", "seed", run, tasks, extra),
+        _stage(f"{name}-warmup", "warmup", run, run, {"tasks": tasks, **stored}),
         _stage(f"{name}-evaluate", "evaluate", run, f"{run}/evaluate", {"policy": policy, "tasks": tasks}),
     )
 
@@ -188,11 +194,22 @@ def _iteration(experiment: str, base: str, i: int) -> Iterable[Stage]:
     policy = f"{previous}/train/policy" if i > 1 else f"{base_folder(base)}/policy"
     pool = f"{previous}/train/pool.jsonl" if i > 1 else f"{tasks}/general.jsonl"
     history = {f"previous_{kind}": f"{previous}/{kind}" for kind in ("control", "propose", "train")} if i > 1 else {}
+    resting = {"resting": f"{previous}/train/resting.jsonl"} if i > 1 else {}
+    memory = {"memory": f"{previous}/train/memory.json"} if i > 1 else {}
+    rates = {"rates": f"{here}/rollout/rates.json"}
     inputs = {
         "rollout": {"policy": policy, "pool": pool, "tasks": tasks},
         "control": {"rollout": f"{here}/rollout", **history},
-        "propose": {"control": f"{here}/control", "pool": pool, "policy": policy, "tasks": tasks},
-        "train": {"policy": policy, "pool": pool, "propose": f"{here}/propose", "tasks": tasks},
+        "propose": {"control": f"{here}/control", "pool": pool, "policy": policy, "tasks": tasks, **resting},
+        "train": {
+            "policy": policy,
+            "pool": pool,
+            "propose": f"{here}/propose",
+            "tasks": tasks,
+            **rates,
+            **resting,
+            **memory,
+        },
         "evaluate": {"policy": f"{here}/train/policy", "tasks": tasks},
     }
     for kind, labels in inputs.items():
@@ -214,7 +231,7 @@ def plan(experiment: Experiment) -> Plan:
     for i in range(1, iterations + 1):
         own.extend(_iteration(name, base, i))
     own.append(_report(name, base, iterations))
-    return Plan(name, base, _base(base, experiment.spec.seed_tasks.extra), tuple(own))
+    return Plan(name, base, _base(experiment.spec), tuple(own))
 
 
 class Budget(NamedTuple):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from sentinel.artifacts import read_json, read_jsonl, require
+from sentinel.artifacts import REBUILD, read_json, read_jsonl, require
 from sentinel.errors import ArtifactError
 from sentinel.evaluation.fates import Fate, fates
 from sentinel.evaluation.metrics import EvaluationMetrics
@@ -53,6 +53,8 @@ class Iteration:
     """Pattern id -> tasks that the directive asks for."""
     lifts: dict[str, str] = field(default_factory=dict)
     """Pattern id -> how much more often the policy fails on tasks made for it than on controls, in words."""
+    lift: str = ""
+    """The same for all patterns together; empty where nothing was probed."""
     parties: dict[str, int] = field(default_factory=dict)
     """Party at fault -> failed diagnosis episodes."""
     mistakes: dict[str, int] = field(default_factory=dict)
@@ -84,8 +86,17 @@ def _folder(inputs: Mapping[str, Path], kind: str, number: int) -> Path:
 
 
 def _evaluation(inputs: Mapping[str, Path], number: int) -> tuple[list[Trial], EvaluationMetrics]:
-    folder = _folder(inputs, "evaluate", number)
-    return read_jsonl(folder / "trials.jsonl", Trial), read_json(folder / "metrics.json", EvaluationMetrics)
+    return read_evaluation(_folder(inputs, "evaluate", number))
+
+
+def read_evaluation(folder: Path) -> tuple[list[Trial], EvaluationMetrics]:
+    """The trials of an evaluation and its figures, which must speak of as many."""
+    path = folder / "trials.jsonl"
+    trials, metrics = read_jsonl(path, Trial), read_json(folder / "metrics.json", EvaluationMetrics)
+    if len(trials) != metrics.trials:
+        problem = f"holds {len(trials)} trials, and metrics.json beside it is of {metrics.trials}"
+        raise ArtifactError(path, problem, hint=REBUILD)
+    return trials, metrics
 
 
 def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
@@ -106,13 +117,14 @@ def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
             probing=lift.episodes,
             training=sum(int(line.get("episodes", 0)) for line in training),
         ),
-        patterns=sorted(patterns, key=lambda pattern: (-pattern.support, pattern.id)),
+        patterns=sorted(patterns, key=lambda pattern: (not pattern.found, -pattern.support, pattern.id)),
         ordered={quota.pattern: quota.tasks for quota in directive.quotas},
         parties=dict(Counter(failure.attribution.party.value for failure in failures)),
         mistakes=_mistakes(failures),
         fates=fates(rollout, lift, train),
         review=directive.review,
         lifts={pattern: _lift(found) for pattern, found in lift.patterns.items() if found.lift is not None},
+        lift=_lift(lift.together) if lift.together and lift.together.lift is not None else "",
         candidates=read_json(propose / "yield.json", Tally),
         training=training,
     )

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sentinel.artifacts import read_json, read_jsonl, require
+from sentinel.artifacts import REBUILD, require
 from sentinel.errors import ArtifactError, SentinelError
+from sentinel.evaluation.collect import read_evaluation
 from sentinel.evaluation.intervals import Interval, paired_difference
-from sentinel.evaluation.metrics import Estimate, EvaluationMetrics, PassHat, pass_hat_estimate, void_reasons
+from sentinel.evaluation.metrics import Estimate, PassHat, pass_hat_estimate, void_reasons
 from sentinel.evaluation.passk import pass_hat
 from sentinel.records import Part, TaskSet, Trial
 from sentinel.spec.models import Experiment
@@ -119,15 +120,11 @@ def read_arm(experiment: Experiment, runs: Path, iteration: int | None = None) -
     try:
         rollouts = int(json.loads(require(report).read_text(encoding="utf-8"))["rollouts"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ArtifactError(report, f"not a report's metrics: {error!r}", hint="delete it and run again") from None
+        what = f"no {error} in it" if isinstance(error, KeyError) else str(error)
+        raise ArtifactError(report, f"not a report's metrics: {what}", hint=REBUILD) from None
     folder = runs / name / f"{number:02d}" if number else base
-    return Arm(
-        experiment,
-        number,
-        read_jsonl(folder / "evaluate" / "trials.jsonl", Trial),
-        read_json(folder / "evaluate" / "metrics.json", EvaluationMetrics).task_set,
-        rollouts,
-    )
+    trials, metrics = read_evaluation(folder / "evaluate")
+    return Arm(experiment, number, trials, metrics.task_set, rollouts)
 
 
 def compare(first: Arm, second: Arm) -> Comparison:

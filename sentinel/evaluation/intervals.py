@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 
@@ -61,7 +61,7 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE, bound
     mean = float(data.mean())
     if np.ptp(data) == 0.0:
         return _unanimous(float(data[0]), data.size, confidence, bounds)
-    half = float(stats.t.ppf((1.0 + confidence) / 2.0, data.size - 1) * stats.sem(data))
+    half = float(stdtrit(data.size - 1, (1.0 + confidence) / 2.0) * data.std(ddof=1) / np.sqrt(data.size))
     return Interval(mean, max(bounds.low, mean - half), min(bounds.high, mean + half))
 
 

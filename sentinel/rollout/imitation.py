@@ -1,7 +1,8 @@
 """Stored conversations as training data: any trajectory file of ours, or a result file of tau2.
 
-    for messages in successes(Path("results.json"), tasks=()):
-        samples += imitated(messages, arena)       # as if this policy had said what the agent said
+    for story in read_stories(Path("results.json")).episodes:
+        if story.flaw is None:
+            samples += imitated(story.messages, arena)       # as if this policy had said what the agent said
 
 The conversation is rendered in the arena's template and encoded with its tokenizer, piece by piece as an episode does
 it, so a policy that plays the same words sees the same ids. Only the agent's tokens are marked as sampled; their
@@ -12,32 +13,84 @@ its own; a conversation that outgrows the context is cut before the first turn t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
-from sentinel.artifacts import read_jsonl
-from sentinel.env.stored import read_document
-from sentinel.env.tau2_results import read_results
+from sentinel.env.overlay import World
+from sentinel.env.stored import find_world, read_episodes
+from sentinel.env.tau2 import benchmark_tasks
+from sentinel.env.tau2_results import Stored, read_results
 from sentinel.llm.engine import Finish, Sample
 from sentinel.llm.templates import THOUGHT, render_call
 from sentinel.llm.transcript import Tokens, Transcript
-from sentinel.records import Message, Outcome, Role, Task, Trajectory
+from sentinel.records import Message, Outcome, Role, Task, Trajectory, VoidReason
 from sentinel.rollout.arena import Arena
 
 
-def successes(path: Path, tasks: Sequence[Task]) -> Iterator[Sequence[Message]]:
-    """The conversations of a file that succeeded; `tasks` are those that a tau2 file may name.
+class Flaw(StrEnum):
+    """Why a stored episode is left out of what is imitated."""
+
+    failed = "failed"
+    unscored = "unscored"
+    """Nobody says whether it succeeded."""
+    unknown_task = "unknown_task"
+    """So nobody can tell whether it is a held-out one."""
+    held_out = "held_out"
+    """Its task is one of the evaluation's, or shares people, orders or solutions with one."""
+    silent = "silent"
+    """The user or the agent says nothing, or nothing that fits into the context."""
+
+
+class Story(NamedTuple):
+    """A stored episode."""
+
+    place: str
+    """Where it stands in its file."""
+    task: Task | None
+    """What it played; `None` where nobody knows."""
+    messages: Sequence[Message]
+    flaw: Flaw | None = None
+    """Why it is nothing to imitate."""
+    void: VoidReason | None = None
+
+
+class Stories(NamedTuple):
+    """A file of episodes, and the world they were played in."""
+
+    world: World
+    episodes: list[Story]
+
+
+def read_stories(path: Path) -> Stories:
+    """All episodes of a file, those included that are not to be imitated.
 
     Raises:
         ArtifactError: The file is of neither kind, or broken; names the place.
     """
-    document = read_document(path)
+    document, trajectories = read_episodes(path)
     if document is None:
-        trajectories = read_jsonl(path, Trajectory)
-        yield from (each.messages for each in trajectories if each.outcome is Outcome.success)
-        return
-    for stored in read_results(path, document, tasks):
-        if stored.ended and stored.void is None and stored.reward == 1.0:
-            yield stored.messages
+        world = find_world(path, {trajectory.task.world for trajectory in trajectories})
+        return Stories(world, [_own(line, trajectory) for line, trajectory in enumerate(trajectories, 1)])
+    return Stories(World.tau2(), [_tau2(each) for each in read_results(path, document, benchmark_tasks("tau2-base"))])
+
+
+def _own(line: int, trajectory: Trajectory) -> Story:
+    flaw = None if trajectory.outcome is Outcome.success else Flaw.failed
+    return Story(f"line {line}", trajectory.task, trajectory.messages, flaw, trajectory.void_reason)
+
+
+def _tau2(stored: Stored) -> Story:
+    flaw = None
+    if stored.task is None:
+        flaw = Flaw.unknown_task
+    elif not stored.ended:
+        flaw = Flaw.failed
+    elif stored.reward is None:
+        flaw = Flaw.unscored
+    elif stored.reward != 1.0:
+        flaw = Flaw.failed
+    return Story(stored.place, stored.task, stored.messages, flaw, stored.void)
 
 
 def imitated(messages: Sequence[Message], arena: Arena) -> tuple[Tokens, ...]:

@@ -8,18 +8,26 @@ figures(sums, plan, settings, norm)                      # `None` where loss or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 import torch
 
 from sentinel.solver.batch import MicroBatch, Sample, micro_batches, spread
-from sentinel.solver.loss import Scores, policy_loss
+from sentinel.solver.loss import Scores, Terms, policy_loss
 from sentinel.solver.metrics import Update
 from sentinel.spec.trainer import Trainer as Settings
 
+Objective = Literal["grpo", "likelihood"]
 Reference = Callable[[MicroBatch], torch.Tensor] | None
 """Logprobs of a micro-batch under the iteration's first policy; `None` where the objective has no KL."""
+
+Gradient = Callable[
+    [Callable[[MicroBatch], Scores], MicroBatch, float, Settings, Callable[[torch.Tensor], object], Reference],
+    torch.Tensor,
+]
+"""As `gradient` below."""
 
 
 class Cut(NamedTuple):
@@ -66,8 +74,31 @@ def gradient(
         unbiased_kl=settings.unbiased_kl,
     )
     backward(terms.loss / divisor)
+    return _sums(terms, scores)
+
+
+def likelihood(
+    scorer: Callable[[MicroBatch], Scores],
+    batch: MicroBatch,
+    divisor: float,
+    settings: Settings,
+    backward: Callable[[torch.Tensor], object],
+    reference: Reference,
+) -> torch.Tensor:
+    """The same for supervised learning: the loss is the negative log-likelihood, whoever sampled the tokens."""
+    scores = scorer(batch)
+    loss, nothing = -(batch.weights * scores.logprobs).sum(), torch.zeros((), device=batch.ids.device)
+    backward(loss / divisor)
+    return _sums(Terms(loss, nothing, nothing, nothing, nothing), scores)
+
+
+def _sums(terms: Terms, scores: Scores) -> torch.Tensor:
     parts = (terms.loss.detach(), terms.kl, terms.ratio, terms.off, terms.clipped, scores.entropy.sum())
     return torch.stack([part.double() for part in parts])
+
+
+GRADIENTS: Mapping[Objective, Gradient] = MappingProxyType({"grpo": gradient, "likelihood": likelihood})
+"""What a backend can be asked to maximise."""
 
 
 def figures(sums: torch.Tensor, plan: Cut, settings: Settings, norm: float) -> Update | None:

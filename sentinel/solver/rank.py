@@ -38,6 +38,8 @@ class Setup:
     place: str
     """The trainer's section of the profile, as JSON."""
     adapters_seed: int
+    objective: Literal["grpo", "likelihood"] = "grpo"
+    """What is maximised (`sentinel.solver.objective`)."""
 
 
 def environment(rank: int, local: int, world: int, rendezvous: str, device: str) -> dict[str, str]:
@@ -61,6 +63,7 @@ class Rank:
 
         from sentinel.llm.lora import attach
         from sentinel.llm.policy import load_policy
+        from sentinel.solver.objective import GRADIENTS
         from sentinel.solver.shares import Scorer, Whole, Zero
         from sentinel.solver.update import checkpointed, reference_scores
         from sentinel.spec.profile import DeepSpeedTrainer
@@ -73,6 +76,7 @@ class Rank:
         if lora := self.settings.lora:
             attach(model, rank=lora.rank, alpha=lora.alpha, modules=lora.modules, seed=setup.adapters_seed)
         self._reference = reference_scores(model, self.settings)
+        self._gradient = GRADIENTS[setup.objective]
         scorer = Scorer(model, self.settings.temperature)
         dtype = getattr(torch, setup.dtype)
         self.share = Zero(scorer, self.settings, place, dtype) if place.stage else Whole(scorer, self.settings)
@@ -83,7 +87,7 @@ class Rank:
         import torch
         import torch.distributed as dist
 
-        from sentinel.solver.objective import cut, figures, gradient
+        from sentinel.solver.objective import cut, figures
 
         plan = cut(samples, self.settings, self.device)
         mine = plan.batches[dist.get_rank() :: dist.get_world_size()]
@@ -93,7 +97,9 @@ class Rank:
         sums = torch.zeros(6, dtype=torch.float64, device=self.device)
         self._prepare()
         for batch in [*mine, *[idle] * (rounds - len(mine))]:
-            found = gradient(self.share.score, batch, plan.divisor, self.settings, self.share.backward, self._reference)
+            found = self._gradient(
+                self.share.score, batch, plan.divisor, self.settings, self.share.backward, self._reference
+            )
             sums += 0.0 if batch is idle else found
         dist.all_reduce(sums)
         return figures(sums, plan, self.settings, self.share.step(self.settings.max_grad_norm))

@@ -17,7 +17,7 @@ from sentinel.solver.batch import MicroBatch, Sample
 from sentinel.solver.checkpoint import save_tensors
 from sentinel.solver.loss import Scores, score
 from sentinel.solver.metrics import Update
-from sentinel.solver.objective import Reference, cut, figures, gradient
+from sentinel.solver.objective import GRADIENTS, Objective, Reference, cut, figures
 from sentinel.solver.optimizer import MasterAdamW
 from sentinel.spec.trainer import Trainer as Settings
 
@@ -68,8 +68,16 @@ def checkpointed(model: PreTrainedModel) -> None:
 class Updater:
     """The model in training, its optimizer and the policy of the iteration's start."""
 
-    def __init__(self, model: PreTrainedModel, settings: Settings, *, gradient_checkpointing: bool = False) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        settings: Settings,
+        *,
+        gradient_checkpointing: bool = False,
+        objective: Objective = "grpo",
+    ) -> None:
         """Take the model as it is now for the reference of the KL penalty (only where `settings.kl` is not 0)."""
+        self._gradient = GRADIENTS[objective]
         self.model = model.eval()
         self._optimizer = MasterAdamW(model, settings.learning_rate)
         self._reference = reference_scores(model, settings)
@@ -91,7 +99,7 @@ class Updater:
         return found
 
     def _accumulate(self, batch: MicroBatch, divisor: float) -> torch.Tensor:
-        sums = gradient(self._score, batch, divisor, self._settings, torch.Tensor.backward, self._reference)
+        sums = self._gradient(self._score, batch, divisor, self._settings, torch.Tensor.backward, self._reference)
         self._optimizer.take_gradients()
         return sums
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from sentinel.errors import Fault, SpecError
 from sentinel.spec.document import Document, read, validate
 from sentinel.spec.extends import Chain, merge, read_chain
-from sentinel.spec.load import Loaded, find_extra, loaded
+from sentinel.spec.load import Loaded, find_files, loaded
 from sentinel.spec.models import Experiment, Section
 from sentinel.spec.source import Node, Problem, failure
 from sentinel.spec.study import Study, member_name
@@ -35,7 +35,7 @@ def arms(path: Path) -> dict[str, list[Loaded]]:
     Raises:
         SpecError: Every fault, each with its line; one that several members inherit is told once.
     """
-    document = read(path, KINDS, find_extra)
+    document = read(path, KINDS, find_files)
     content = document.content
     if isinstance(content, Experiment):
         return {content.metadata.name: [loaded(Document(content, document.chain))]}
@@ -63,7 +63,7 @@ def _member(study: Chain, arm: str, number: int, name: str) -> Loaded:
     }
     merged = merge(chain.root, replace(node, value=overlay))
     whole = Chain(merged, (*study.sources, *(source for source in chain.sources if source not in study.sources)))
-    return loaded(validate(whole, {"Experiment": Experiment}, find_extra))
+    return loaded(validate(whole, {"Experiment": Experiment}, find_files))
 
 
 def _item(node: Node, number: int) -> Node:

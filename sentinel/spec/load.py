@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sentinel.spec.document import Document, read
-from sentinel.spec.models import Experiment, Section
+from sentinel.spec.models import OWN_TASKS, STORED, Experiment, Section
 from sentinel.spec.profile import Profile
 from sentinel.spec.source import Node, Place, Problem
 from sentinel.spec.study import Study
@@ -43,12 +43,12 @@ class Loaded:
 def load(path: Path | str) -> Loaded:
     """Read, merge and validate an experiment file.
 
-    `seed_tasks.extra` is relative to the file in which it stands; loaded, it is relative to the working folder.
+    Files of the user's own are relative to the file that names them; loaded, they are relative to the working folder.
 
     Raises:
         SpecError: Every fault, each with its line.
     """
-    return loaded(read(Path(path), {"Experiment": Experiment}, find_extra))
+    return loaded(read(Path(path), {"Experiment": Experiment}, find_files))
 
 
 def loaded(document: Document[Experiment]) -> Loaded:
@@ -59,7 +59,7 @@ def loaded(document: Document[Experiment]) -> Loaded:
 def check(path: Path | str) -> Section:
     """Check a file of any kind by itself and return what it holds; raises `SpecError` with every fault."""
     models: dict[str, type[Section]] = {"Experiment": Experiment, "Profile": Profile, "Study": Study}
-    return read(Path(path), models, find_extra).content
+    return read(Path(path), models, find_files).content
 
 
 def origins(document: Document[Any]) -> dict[str, Place]:
@@ -73,12 +73,17 @@ def spec_hash(experiment: Experiment) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def find_extra(root: Node) -> list[Problem]:
-    """Check that the file of `seed_tasks.extra` exists, and make its path relative to the working folder."""
-    tasks = root.find("spec", "seed_tasks")
-    extra = tasks and tasks.get("extra")
-    if not (tasks and extra and isinstance(extra.value, str) and extra.value):
+def find_files(root: Node) -> list[Problem]:
+    """Check that the user's own files exist, and make their paths relative to the working folder."""
+    return [problem for setting in (OWN_TASKS, STORED) for problem in _find_file(root, setting)]
+
+
+def _find_file(root: Node, setting: str) -> list[Problem]:
+    *sections, key = setting.split(".")
+    section = root.find("spec", *sections)
+    named = section and section.get(key)
+    if not (section and named and isinstance(named.value, str) and named.value):
         return []
-    path = Path(os.path.relpath(extra.place.source.path.parent / extra.value))
-    tasks.children["extra"] = replace(extra, value=path.as_posix())
-    return [] if path.is_file() else [Problem(extra.place, "spec.seed_tasks.extra", f"no such file {path}")]
+    path = Path(os.path.relpath(named.place.source.path.parent / named.value))
+    section.children[key] = replace(named, value=path.as_posix())
+    return [] if path.is_file() else [Problem(named.place, f"spec.{setting}", f"no such file {path}")]

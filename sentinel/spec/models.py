@@ -11,27 +11,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from sentinel.spec.section import Name as Name
 from sentinel.spec.section import Positive as Positive
 from sentinel.spec.section import Sampling, Share
 from sentinel.spec.section import Section as Section
 from sentinel.spec.trainer import Trainer as Trainer
+from sentinel.spec.warmup import Warmup as Warmup
 
 API_VERSION = "sentinel.dev/v1alpha1"
-
-SKILLS = ("ask", "variant", "two_items", "refund_method", "refuse", "transfer", "two_requests")
-"""The decision skills of the synthetic demonstrations, each of which a warm start can leave weak."""
-
-
-def _known_skill(name: str) -> str:
-    if name not in SKILLS:
-        raise ValueError(f"unknown skill '{name}', expected one of {', '.join(SKILLS)}")
-    return name
-
-
-Skill = Annotated[str, AfterValidator(_known_skill)]
+OWN_TASKS, STORED = "seed_tasks.extra", "warmup.imitation.file"
+"""Settings that name a file of the user's own, relative to the spec in which they stand."""
 
 
 class Metadata(Section):
@@ -153,21 +144,6 @@ class TinyPolicy(Section):
         return self
 
 
-class Warmup(Section):
-    """Supervised fine-tuning of the base on demonstrations: clean ones first, then a phase with planted weaknesses."""
-
-    clean_steps: Annotated[int, Field(ge=0)] = 0
-    """Optimizer steps on correct demonstrations."""
-    weak_steps: Annotated[int, Field(ge=0)] = 0
-    """Optimizer steps on demonstrations with the `weaknesses` planted."""
-    batch_size: Positive = 16
-    """Demonstrations per step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    """Step size of Muon for matrices; embeddings and norms use AdamW at a fifth of it."""
-    weaknesses: dict[Skill, Share] = Field(default_factory=dict)
-    """Decision skill -> share of its demonstrations that stay correct."""
-
-
 class EvaluationSet(Section):
     """The held-out tasks."""
 
@@ -285,8 +261,9 @@ class Proposer(Section):
     """Who words the requests."""
     model: str | None = None
     """Model of `type: llm`, as the endpoint of the profile serves it."""
-    targeting: Literal["patterns", "none", "uniform"] = "patterns"
-    """`patterns`: the directive; `none`: the natural mix (general-RL arm); `uniform`: over all conditions."""
+    targeting: Literal["patterns", "none", "uniform", "shuffled"] = "patterns"
+    """`patterns`: the directive; `none`: the natural mix (general-RL arm); `uniform`: over all conditions; `shuffled`:
+    as many targets of the same sizes as the directive has, each at a random condition."""
     tasks: Positive
     """Candidates per iteration."""
     explore_share: Share = 0.2
@@ -306,8 +283,22 @@ class Curriculum(Section):
 
     targeted_share: Share = 0.5
     """Share of prompts drawn from targeted tasks (as far as there are any)."""
+    injection_cap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    """New targeted tasks of an iteration, at most, as a share of the tasks trained on before; the others wait."""
+    burn_in: Annotated[int, Field(ge=0, le=100)] = 1
+    """Groups of a targeted task before it may retire."""
     retire_above: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
-    """Running success rate above which a task is drawn no more."""
+    """Running success rate above which a targeted task rests."""
+    review_share: Share = 0.05
+    """Chance of a targeted prompt to go to a task that rests, so that forgetting and new ability are noticed."""
+    patience: Annotated[int, Field(ge=1)] = 16
+    """Groups without an improvement after which a condition that is mostly failed rests."""
+    least_gain: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Rise of a condition's running success rate that counts as one; it also brings its parked tasks back."""
+    solved: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
+    """Running success rate from which on a condition counts as solved, so that its loss raises an alarm."""
+    collapse: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share of its best rate below which a solved condition counts as lost: its tasks are drawn first."""
 
 
 def _usual_k(evaluator: dict[str, Any]) -> tuple[int, ...]:
@@ -373,21 +364,45 @@ class ExperimentSpec(Section):
 
     @model_validator(mode="after")
     def _tiny_is_taught(self) -> ExperimentSpec:
-        if self.policy.type == "tiny" and not (self.warmup.clean_steps and self.seed_tasks.demonstrations):
+        taught = (self.warmup.clean_steps and self.seed_tasks.demonstrations) or self.warmup.imitation
+        if self.policy.type == "tiny" and not taught:
             raise ValueError(
                 "policy.type: a tiny policy starts from random weights; "
-                "set warmup.clean_steps and seed_tasks.demonstrations"
+                "set warmup.clean_steps and seed_tasks.demonstrations, or warmup.imitation"
             )
         return self
 
     @model_validator(mode="after")
-    def _targets_have_a_source(self) -> ExperimentSpec:
-        if self.controller.type == "none" and self.proposer.targeting == "patterns":
+    def _demonstrations_are_for_tiny_ones(self) -> ExperimentSpec:
+        if self.policy.type == "pretrained" and (self.warmup.clean_steps or self.warmup.weak_steps):
             raise ValueError(
-                "proposer.targeting: 'patterns' needs the directive of a controller, and controller.type is 'none'; "
+                "warmup.clean_steps: demonstrations are for tiny policies; a pretrained one learns from stored "
+                "conversations: set clean_steps and weak_steps to 0, and warmup.imitation"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_demonstrations(self) -> ExperimentSpec:
+        if (self.warmup.clean_steps or self.warmup.weak_steps) and not self.seed_tasks.demonstrations:
+            raise ValueError("seed_tasks.demonstrations: warmup.clean_steps and weak_steps need some, found 0")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_have_a_source(self) -> ExperimentSpec:
+        if self.controller.type == "none" and self.proposer.targeting in ("patterns", "shuffled"):
+            raise ValueError(
+                f"proposer.targeting: '{self.proposer.targeting}' needs the directive of a controller, and "
+                "controller.type is 'none'; "
                 "use targeting 'none' or 'uniform'"
             )
         return self
+
+    @property
+    def own_files(self) -> dict[str, str]:
+        """Files of the user's own that the spec names: dotted path of the setting -> path of the file."""
+        imitation = self.warmup.imitation
+        named = {OWN_TASKS: self.seed_tasks.extra, STORED: imitation and imitation.file}
+        return {path: file for path, file in named.items() if file}
 
 
 class Experiment(Section):

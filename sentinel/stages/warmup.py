@@ -1,13 +1,17 @@
 """The warmup stage: the base's tasks -> its starting policy, with the decision skills it lacks.
 
-A pretrained policy is brought here as it was published, and checked; it is not taught (its SFT arm belongs to the
-trainer's deeper version). A tiny one is made here: tokenizer from the demonstrations' own texts, then clean and weak
-fine-tuning. After the clean phase the policy is kept in the stage's state, so a killed warm start does not begin anew.
+    pretrained:  brought here as it was published, and checked
+    tiny:        tokenizer from its own texts -> clean demonstrations -> demonstrations with weaknesses
+    both:        -> stored conversations, where the spec names a file of them
+
+The policy after each phase is kept in the stage's state, and so is every `KEEP_EVERY`th step of a phase: a killed warm
+start goes on from there, to the same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -20,48 +24,47 @@ from sentinel.llm.model_folder import FolderTokenizer, policy_hash, stop_token
 from sentinel.llm.policy import Policy, load_policy, new_policy, save_policy
 from sentinel.llm.tokenizer import train_tokenizer
 from sentinel.llm.transcript import Tokens
-from sentinel.records import Record, Task
+from sentinel.records import Task
 from sentinel.rollout.arena import Arena, Tokenizer, open_arena
+from sentinel.rollout.imitation import imitated
 from sentinel.seeds import derive, generator
+from sentinel.solver.checkpoint import Checkpoints
 from sentinel.solver.demonstrations import Codebook, demonstrate
-from sentinel.solver.warmup import Step, fine_tune
+from sentinel.solver.phases import WarmupStep, run_phase
+from sentinel.solver.warmup import Teaching
 from sentinel.spec.models import PretrainedPolicy, TinyPolicy
 from sentinel.stages.context import Context
+from sentinel.stages.imitation import Stored, imitate
 
-LOG_EVERY = 10
-
-
-class WarmupStep(Record):
-    """One logged step of the warm start."""
-
-    phase: str
-    step: int
-    loss: float
-    """Mean negative log-likelihood of the assistant's tokens since the last logged step, nats."""
+KEEP_EVERY = 50
+"""Steps on demonstrations between checkpoints: some seconds of work, and far less to write."""
 
 
 def run(context: Context) -> None:
     """Make the starting policy of a base."""
-    settings = context.spec.policy
+    settings, output = context.spec.policy, context.output / "policy"
     torch.set_num_threads(context.profile.threads)
+    stored = Stored(context) if context.spec.warmup.imitation else None
+    log: list[WarmupStep] = []
     if settings.type == "pretrained":
-        _adopt(context, settings)
-        return
-    torch.use_deterministic_algorithms(True)
-    tasks = read_jsonl(context.inputs["tasks"] / "demonstrations.jsonl", Task)
-    warming = _Warming(context, tasks)
-    policy = warming.clean(settings)
-    warming.weak(policy)
-    save_policy(context.output / "policy", policy)
-    write_jsonl(context.output / "warmup.jsonl", warming.log)
+        folder = context.state / "published" if stored else output
+        if not folder.exists():
+            _adopt(context, settings, folder)
+    else:
+        torch.use_deterministic_algorithms(True)
+        warming = _Warming(context, stored)
+        folder = warming.taught(settings, context.state / "weak" if stored else output)
+        log = warming.log
+    if stored:
+        policy = load_policy(folder, context.profile.device, settings.dtype)
+        arena = open_arena(context.spec, context.inputs["tasks"], policy.tokenizer)
+        log = [*log, *imitate(context, policy, folder, stored.conversations(arena))]
+        save_policy(output, policy)
+    write_jsonl(context.output / "warmup.jsonl", log)
 
 
-def _adopt(context: Context, settings: PretrainedPolicy) -> None:
+def _adopt(context: Context, settings: PretrainedPolicy, folder: Path) -> None:
     """Bring a published model, and refuse it here rather than in the middle of the loop if it cannot be the policy."""
-    steps = context.spec.warmup
-    if steps.clean_steps or steps.weak_steps:
-        raise StageError("warmup.clean_steps: a pretrained policy is not taught in this version; set all steps to 0")
-    folder = context.output / "policy"
     fetch(settings.model, settings.revision, folder, say=context.progress.say)
     policy = load_policy(folder, dtype=settings.dtype)
     longest = getattr(policy.model.config, "max_position_embeddings", settings.max_context)
@@ -71,40 +74,54 @@ def _adopt(context: Context, settings: PretrainedPolicy) -> None:
     context.progress.say(
         f"{settings.model}: {policy.model.num_parameters():,} parameters, policy {policy_hash(folder)}"
     )
-    write_jsonl(context.output / "warmup.jsonl", [])
 
 
 class _Warming:
-    """The two phases over one set of tasks."""
+    """The two phases of a tiny policy over one set of tasks."""
 
-    def __init__(self, context: Context, tasks: list[Task]) -> None:
-        self._context, self._tasks, self._seed = context, tasks, context.spec.base.seed
+    def __init__(self, context: Context, stored: Stored | None) -> None:
+        self._context, self._stored, self._seed = context, stored, context.spec.base.seed
         self._settings = context.spec.warmup
+        demonstrations = context.inputs["tasks"] / "demonstrations.jsonl"
+        self._tasks = read_jsonl(demonstrations, Task, may_be_empty=stored is not None)
         self.log: list[WarmupStep] = []
 
-    def clean(self, settings: TinyPolicy) -> Policy:
-        """The policy after the clean phase: from the state folder if an earlier attempt got that far."""
-        kept = self._context.state / "clean"
-        log = self._context.state / "clean.jsonl"
-        if not (kept.exists() and log.exists()):
-            tokenizer = self._tokenizer(settings)
-            policy = new_policy(settings, tokenizer, derive(self._seed, "initial weights"))
-            self._train("clean", policy, {}, self._settings.clean_steps)
-            save_policy(kept, policy)
-            write_jsonl(log, self.log)
-        self.log = read_jsonl(log, WarmupStep, may_be_empty=True)
-        return load_policy(kept, self._context.profile.device)
+    def taught(self, settings: TinyPolicy, folder: Path) -> Path:
+        """The folder of the policy after both phases: `folder`."""
+        clean = self._kept(self._context.state / "clean", lambda: self._clean(settings))
+        return self._kept(folder, lambda: self._weak(clean))
 
-    def weak(self, policy: Policy) -> None:
+    def _kept(self, folder: Path, teach: Callable[[], Policy]) -> Path:
+        """The policy after a phase, made unless an earlier attempt got that far; the log goes on from there."""
+        log = self._context.state / f"{folder.name}.jsonl"
+        if not (folder.exists() and log.exists()):
+            policy = teach()
+            write_jsonl(log, self.log)
+            save_policy(folder, policy)
+        self.log = read_jsonl(log, WarmupStep, may_be_empty=True)
+        return folder
+
+    def _clean(self, settings: TinyPolicy) -> Policy:
+        """A new policy, and the clean phase."""
+        tokenizer = self._tokenizer(settings)
+        policy = new_policy(settings, tokenizer, derive(self._seed, "initial weights"))
+        self._train("clean", policy, {}, self._settings.clean_steps)
+        return policy
+
+    def _weak(self, clean: Path) -> Policy:
         """Plant the weaknesses."""
+        policy = load_policy(clean, self._context.profile.device)
         self._train("weak", policy, dict(self._settings.weaknesses), self._settings.weak_steps)
+        return policy
 
     def _tokenizer(self, settings: TinyPolicy) -> PreTrainedTokenizerFast:
-        """Phrases of clean and of weak demonstrations are all in it."""
+        """Phrases of clean and of weak demonstrations, and of stored conversations, are all in it."""
         book = Codebook()
         arena = self._arena(book)
         for weaknesses in ({}, dict(self._settings.weaknesses)):
             self._play(arena, weaknesses, "texts")
+        for messages in self._stored.texts() if self._stored else ():
+            imitated(messages, arena)
         return train_tokenizer(book.texts, atoms(), max_context=settings.max_context)
 
     def _arena(self, tokenizer: Tokenizer) -> Arena:
@@ -118,28 +135,20 @@ class _Warming:
     def _train(self, phase: str, policy: Policy, weaknesses: dict[str, float], steps: int) -> None:
         if not steps:
             return
-        demonstrations = self._play(self._arena(policy.tokenizer), weaknesses, phase)
-        self._context.progress.start(steps, f"{phase} steps")
-        fine_tune(
+        lesson = Teaching(
             policy.model,
-            demonstrations,
+            self._play(self._arena(policy.tokenizer), weaknesses, phase),
             steps=steps,
             batch_size=self._settings.batch_size,
             learning_rate=self._settings.learning_rate,
             rng=generator(self._seed, "warmup", phase),
             pad=policy.tokenizer.pad_token_id,
-            on_step=self._logger(phase),
         )
-
-    def _logger(self, phase: str) -> Callable[[Step], None]:
-        losses: list[float] = []
-
-        def note(step: Step) -> None:
-            losses.append(step.loss)
-            mean = round(sum(losses) / len(losses), 6)
-            self._context.progress.advance(loss=mean)
-            if step.step % LOG_EVERY == 0:
-                self.log.append(WarmupStep(phase=phase, step=step.step, loss=mean))
-                losses.clear()
-
-        return note
+        self.log += run_phase(
+            phase,
+            lesson,
+            steps=steps,
+            checkpoints=Checkpoints(self._context.state / f"{phase}-steps", say=self._context.progress.say),
+            every=KEEP_EVERY,
+            progress=self._context.progress,
+        )

@@ -201,3 +201,23 @@ def test_help_answers_in_half_a_second() -> None:
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_an_experiment_goes_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("plan", "retail-cpu") == 0
+    by_name = capsys.readouterr().out
+    assert exit_code("plan", RETAIL_CPU) == 0
+    assert by_name == capsys.readouterr().out
+    assert exit_code("plan", "retail-gpu") == 2
+    assert "retail-gpu: no such file" in capsys.readouterr().err
+
+
+def test_validate_notes_what_cannot_be_run_from_where_it_lies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy.yaml"
+    copy.write_bytes(Path(RETAIL_CPU).read_bytes())
+    assert exit_code("validate", str(copy)) == 0
+    found = capsys.readouterr()
+    assert found.out == f"{copy}: ok\n"
+    assert found.err.startswith(f"note: {copy} lies outside of the project")

@@ -110,3 +110,11 @@ def test_the_verb(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["compare", "general", "nobody"])
     assert caught.value.code == 2
+
+
+def test_a_file_of_trials_that_was_cut_short_is_named(project: Path) -> None:
+    path = RUNS / "targeted/03/evaluate/trials.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    write_text(path, "".join(lines[:-5]))
+    with pytest.raises(ArtifactError, match=rf"{path}: holds {len(lines) - 5} trials, .* is of {len(lines)}\n"):
+        read_arm(experiment("targeted"), RUNS)

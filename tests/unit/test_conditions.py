@@ -9,7 +9,7 @@ import pytest
 from sentinel.env.overlay import WRITE_TOOLS
 from sentinel.proposer.conditions import conditions, matching
 from sentinel.proposer.seed import natural_mix
-from sentinel.spec.models import SKILLS
+from sentinel.spec.warmup import SKILLS
 from tests.unit.builders import CONDITIONS, made
 
 FAMILIES = {"cancel", "address", "user_address", "payment", "items", "return", "exchange", "refuse", "transfer", "two"}

@@ -31,7 +31,7 @@ def test_the_evaluation_reruns_evaluations_and_report(package: Path) -> None:
 
 
 def test_the_solver_reruns_the_training(package: Path) -> None:
-    assert reruns(package, "solver/loss.py") == {"train"}
+    assert reruns(package, "solver/loss.py") == {"train", "warmup"}
 
 
 def test_the_contract_reruns_everything(package: Path) -> None:

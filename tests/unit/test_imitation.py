@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 from sentinel.artifacts import write_jsonl
 from sentinel.errors import ArtifactError
 from sentinel.llm.templates import END, THOUGHT, Qwen3Thinking
-from sentinel.records import Message, Outcome, Role
+from sentinel.records import Message, Outcome, Role, VoidReason
 from sentinel.rollout.demonstrator import expert
-from sentinel.rollout.imitation import imitated, successes
+from sentinel.rollout.imitation import Flaw, imitated, read_stories
 from tests.unit.builders import acted, arena, made
 
 
@@ -29,18 +30,25 @@ def test_an_episode_is_copied_token_by_token(name: str) -> None:
     assert not copied.logprobs.any()
 
 
-def test_a_file_of_ours_gives_its_successes(tmp_path: Path) -> None:
+def test_a_file_of_ours_says_what_to_imitate(tmp_path: Path) -> None:
     task = made("cancel/no_reason")
-    won = acted(task, expert(task), arena())
-    lost = won.trajectory.model_copy(update={"outcome": Outcome.failure})
-    write_jsonl(tmp_path / "trajectories.jsonl", [won.trajectory, lost, won.trajectory])
-    assert [tuple(each) for each in successes(tmp_path / "trajectories.jsonl", ())] == [won.trajectory.messages] * 2
+    won = acted(task, expert(task), arena()).trajectory
+    lost = won.model_copy(update={"outcome": Outcome.failure})
+    void = won.model_copy(update={"outcome": Outcome.void, "void_reason": VoidReason.infrastructure})
+    write_jsonl(tmp_path / "trajectories.jsonl", [won, lost, void])
+    where, stories = read_stories(tmp_path / "trajectories.jsonl")
+    assert where.hash == task.world
+    assert stories[0] == ("line 1", task, won.messages, None, None)
+    assert [(story.flaw, story.void) for story in stories[1:]] == [
+        (Flaw.failed, None),
+        (Flaw.failed, VoidReason.infrastructure),
+    ]
 
 
 def test_a_file_of_neither_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"a": 1}')
     with pytest.raises(ArtifactError, match="no `simulations` in it"):
-        list(successes(tmp_path / "x.json", ()))
+        read_stories(tmp_path / "x.json")
 
 
 def said(role: Role, content: str, turn: int, reasoning: str = "") -> Message:
@@ -88,8 +96,9 @@ def test_tau2s_own_results_can_be_imitated(root: Path) -> None:
     file = root.parent / "shared" / "data" / "tau2-retail-toolorchestra.json"
     if not file.exists():
         pytest.skip("needs ../shared/data")
-    conversations = list(successes(file, ()))
-    assert len(conversations) > 50
-    samples = [tokens for messages in conversations[:20] for tokens in imitated(messages, arena())]
+    stories = read_stories(file).episodes
+    assert Counter(story.flaw for story in stories) == {None: 96, Flaw.failed: 18}
+    good = [story.messages for story in stories if story.flaw is None]
+    samples = [tokens for messages in good[:20] for tokens in imitated(messages, arena())]
     assert len(samples) == 20
     assert all(tokens.sampled.any() and not tokens.sampled[0] for tokens in samples)

@@ -65,6 +65,7 @@ def test_set_changes_the_spec_and_keeps_its_comments() -> None:
         ("trainer.steps=many", 'trainer.steps: found the text "many"'),
         ("trainer.steps", "expected key=value"),
         ("seed_tasks.extra=own.jsonl", "write it into the spec"),
+        ("warmup.imitation.file=own.jsonl", "write it into the spec"),
         ("trainer.steps=[", "the value is not YAML"),
         ("trainer.learning_rate=1e-6x", "trainer.learning_rate"),
     ],

@@ -12,6 +12,7 @@ from sentinel.plan import KINDS, Plan, budget, plan
 from sentinel.spec.load import load
 from sentinel.spec.models import Experiment, ExperimentSpec
 from sentinel.spec.siblings import BASE_SECTIONS
+from sentinel.spec.warmup import Imitation
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,16 @@ def test_own_tasks_are_an_input_of_the_seed(retail: Experiment) -> None:
     own = retail.spec.seed_tasks.model_copy(update={"extra": "experiments/own.jsonl"})
     planned = plan(changed(retail, seed_tasks=own))
     assert planned.files(planned.find("seed", "runs/bases/retail-cpu")) == ("experiments/own.jsonl",)
+
+
+def test_stored_conversations_are_an_input_of_the_warmup(retail: Experiment) -> None:
+    imitation = Imitation(file="experiments/stored.jsonl", steps=3)
+    planned = plan(changed(retail, warmup=retail.spec.warmup.model_copy(update={"imitation": imitation})))
+    before = plan(retail)
+    more = {*planned.files(planned.find("warmup", "runs/bases/retail-cpu"))} - {
+        *before.files(before.find("warmup", "runs/bases/retail-cpu"))
+    }
+    assert more == {"experiments/stored.jsonl"}
 
 
 def test_an_unknown_stage_is_named(retail: Experiment) -> None:

@@ -14,7 +14,7 @@ from sentinel.proposer.trajectory import generate
 from sentinel.records import Ending, Outcome, Task
 from sentinel.rollout.demonstrator import Action, careless, do_nothing, expert, refuse_always
 from sentinel.seeds import generator
-from sentinel.spec.models import SKILLS
+from sentinel.spec.warmup import SKILLS
 from tests.unit.builders import CONDITIONS, GENERAL, acted, arena, benchmark_orders, made, scenes, world
 
 IDS = ("atomic", "natural", "tau2")

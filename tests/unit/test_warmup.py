@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,16 +14,18 @@ from transformers import LlamaForCausalLM
 
 from sentinel.artifacts import read_jsonl, write_jsonl
 from sentinel.env.synthetic import atoms
-from sentinel.errors import SentinelError, StageError
+from sentinel.errors import SentinelError
 from sentinel.llm.model_folder import policy_hash
 from sentinel.llm.policy import Policy, load_policy, new_policy, save_policy
 from sentinel.llm.templates import render_call
 from sentinel.llm.tokenizer import train_tokenizer
+from sentinel.llm.transcript import Tokens
 from sentinel.proposer.conditions import conditions
 from sentinel.proposer.seed import natural_mix
 from sentinel.rollout.demonstrator import expert
 from sentinel.solver.demonstrations import Codebook, actions, demonstrate
-from sentinel.solver.warmup import Step, decay, fine_tune
+from sentinel.solver.phases import WarmupStep
+from sentinel.solver.warmup import Teaching, decay
 from sentinel.spec.models import PretrainedPolicy, TinyPolicy, Warmup
 from sentinel.stages import warmup
 from sentinel.stages.context import Context
@@ -42,16 +44,20 @@ def tokenizer_and_texts() -> tuple[Policy, tuple[str, ...]]:
     return new_policy(TINY, tokenizer, seed=0), tuple(book.texts)
 
 
-def tuned(steps: int = 30, seed: int = 0) -> tuple[LlamaForCausalLM, list[Step]]:
+def tuned(steps: int = 30, seed: int = 0) -> tuple[LlamaForCausalLM, list[float]]:
     tokenizer = tokenizer_and_texts()[0].tokenizer
     where = arena()
     where.tokenizer = tokenizer
     demonstrations = list(demonstrate(mixed(29), where, {}, 0, lambda: None))
-    model, log = new_policy(TINY, tokenizer, seed=0).model, list[Step]()
+    model = new_policy(TINY, tokenizer, seed=0).model
+    return model, learn(model, demonstrations, steps, 8, seed)
+
+
+def learn(model: LlamaForCausalLM, demonstrations: Sequence[Tokens], steps: int, batch: int, seed: int) -> list[float]:
+    """Losses of a whole lesson."""
     rng = np.random.default_rng(seed)
-    options = {"steps": steps, "batch_size": 8, "pad": tokenizer.pad_token_id}
-    fine_tune(model, demonstrations, learning_rate=0.01, rng=rng, on_step=log.append, **options)
-    return model, log
+    lesson = Teaching(model, demonstrations, steps=steps, batch_size=batch, learning_rate=0.01, rng=rng, pad=0)
+    return [lesson.step(number) for number in range(1, steps + 1)]
 
 
 def weights(model: LlamaForCausalLM) -> torch.Tensor:
@@ -60,8 +66,8 @@ def weights(model: LlamaForCausalLM) -> torch.Tensor:
 
 def test_fine_tuning_lowers_the_loss_and_repeats_to_the_last_bit() -> None:
     model, log = tuned()
-    assert [step.step for step in log] == list(range(1, 31))
-    assert np.mean([step.loss for step in log[-3:]]) < 0.75 * log[0].loss
+    assert len(log) == 30
+    assert np.mean(log[-3:]) < 0.75 * log[0]
     assert not model.training
     again, same = tuned()
     assert same == log
@@ -87,11 +93,7 @@ def test_padding_and_batching_do_not_change_what_is_learned_from_one_demonstrati
     assert len(short.ids) < len(long.ids)
     losses = []
     for batch in ([short], [long], [short, long]):
-        log: list[Step] = []
-        model = new_policy(TINY, tokenizer, seed=0).model
-        rng = np.random.default_rng(0)
-        fine_tune(model, batch, steps=1, batch_size=2, learning_rate=0.01, rng=rng, pad=0, on_step=log.append)
-        losses.append(log[0].loss)
+        losses += learn(new_policy(TINY, tokenizer, seed=0).model, batch, 1, 2, 0)
     written = [int(tokens.sampled.sum()) for tokens in (short, long)]
     assert losses[2] == pytest.approx(np.average(losses[:2], weights=written), rel=1e-5)
 
@@ -172,7 +174,7 @@ def test_the_stage_leaves_a_policy_that_loads_and_a_log_of_both_phases(project: 
     context = context_in(root, project)
     policy = load_policy(context.output / "policy")
     assert policy.model.config.hidden_size == 32
-    log = read_jsonl(context.output / "warmup.jsonl", warmup.WarmupStep)
+    log = read_jsonl(context.output / "warmup.jsonl", WarmupStep)
     assert [(step.phase, step.step) for step in log] == [("clean", 10), ("clean", 20)]
     assert log[1].loss < log[0].loss
 
@@ -207,24 +209,29 @@ def dying(moment: int) -> Callable[..., None]:
 
 # 29 tasks: two passes for the texts, one for the clean phase with 20 steps, one for the weak phase with 5.
 @pytest.mark.parametrize(
-    ("moment", "kept"), [(30, False), (29 * 3 + 11, False), (29 * 3 + 21, True), (29 * 4 + 22, True)]
+    ("moment", "begun"),
+    [(30, [20, 5]), (29 * 3 + 3, [20, 5]), (29 * 3 + 11, [20 - 8, 5]), (29 * 3 + 21, [5]), (29 * 4 + 20 + 5, [5 - 4])],
 )
-def test_a_killed_warm_start_ends_in_the_same_bytes(
-    moment: int, kept: bool, project: Path, root: Path, tmp_path: Path
+def test_a_killed_warm_start_goes_on_from_its_last_checkpoint_to_the_same_bytes(
+    moment: int, begun: list[int], project: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(warmup, "KEEP_EVERY", 4)
     context = context_in(root, tmp_path)
     progress = Progress("dying")
     progress.advance = dying(moment)  # type: ignore[method-assign]
     with pytest.raises(Killed):
         warmup.run(replace(context, progress=progress))
     assert outputs(tmp_path) == {}
-    assert (context.state / "clean").exists() == kept
     resumed = Progress("resumed")
-    units: list[str] = []
-    resumed.start = lambda total, unit="", done=0: units.append(unit)  # type: ignore[method-assign]
+    left: list[int] = []
+
+    def start(total: int, unit: str = "", done: int = 0) -> None:
+        left.extend([total - done] if unit.endswith(" steps") else [])
+
+    resumed.start = start  # type: ignore[method-assign]
     warmup.run(replace(context, progress=resumed))
     assert outputs(tmp_path) == outputs(project)
-    assert ("clean steps" not in units) == kept
+    assert left == begun
 
 
 def pretrained(root: Path, project: Path, **changes: object) -> Context:
@@ -270,10 +277,3 @@ def test_a_pretrained_policy_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(SentinelError, match=words):
         warmup.run(pretrained(root, published, **changes))
-
-
-def test_a_pretrained_policy_is_not_taught(published: Path, root: Path) -> None:
-    context = pretrained(root, published)
-    spec = context.spec.model_copy(update={"warmup": Warmup(clean_steps=1)})
-    with pytest.raises(StageError, match=r"warmup\.clean_steps: a pretrained policy is not taught"):
-        warmup.run(replace(context, spec=spec))
