@@ -75,7 +75,8 @@ class Moment(NamedTuple):
     shown: Pattern | None
     """As the diagnosis shows it, found or not; `None` where it is not known, or part of another one."""
     host: Pattern | None
-    """The pattern that it is part of, if it is absorbed or a language model merged it."""
+    """The pattern that it is part of, if it is absorbed or a language model merged it; of one that goes on from an
+    earlier pattern, that one."""
     ordered: int
     """Tasks ordered for it."""
     lift: str | None
@@ -298,9 +299,8 @@ def _lineages(iterations: Sequence[Iteration]) -> list[Lineage]:
 
 def _moment(identity: str, life: Mapping[str, Pattern], at: Iteration) -> Moment:
     shown = life.get(identity)
-    absorbed = shown is not None and shown.status is PatternStatus.absorbed
     merged = (pattern for pattern in life.values() if identity in pattern.merged)
-    host = next((life.get(other) for other in shown.related), None) if shown and absorbed else next(merged, None)
+    host = next((life.get(other) for other in shown.related), None) if shown else next(merged, None)
     return Moment(shown, host, at.ordered.get(identity, 0), at.lifts.get(identity), at.fates.get(identity, Fate()))
 
 
@@ -313,7 +313,7 @@ def struck(moment: Moment) -> str:
     if moment.shown.status is PatternStatus.unclear and contrast.otherwise:
         told += f": {contrast.otherwise} failed otherwise"
     if moment.host is not None:
-        told += f": now where {when(moment.host)}"
+        told += f": {'before' if moment.shown.found else 'now'} where {when(moment.host)}"
     return told
 
 
