@@ -16,6 +16,7 @@ from sentinel.spec.expand import members
 from sentinel.spec.load import Loaded, check, load
 from sentinel.spec.models import Experiment
 from sentinel.spec.siblings import conflicts
+from sentinel.spec.source import did_you_mean
 from sentinel.spec.study import Study
 
 ROOT_EXPERIMENT = "retail-cpu"
@@ -52,11 +53,18 @@ class Known(NamedTuple):
 
 
 def named(spec: Path, project: Path) -> Path:
-    """The file of an experiment or study that is given by its name alone; any other path as it is."""
-    if spec.suffix or len(spec.parts) != 1 or spec.exists():
+    """The file of an experiment or study that is given by its name alone; any other path as it is.
+
+    Raises:
+        SpecError: There is neither a file nor an experiment of that name.
+    """
+    if spec.suffix or len(spec.parts) != 1 or spec.is_file():
         return spec
-    files = (project / folder / f"{spec}.yaml" for folder in (SPECS, f"{SPECS}/{STUDIES}"))
-    return next((file for file in files if file.is_file()), spec)
+    files = {file.stem: file for folder in (f"{SPECS}/{STUDIES}", SPECS) for file in (project / folder).glob("*.yaml")}
+    if found := files.get(spec.name):
+        return found
+    place = f"{did_you_mean(spec.name, files)}" if files else f": there is no folder {SPECS}/ here; go to the project's"
+    raise SpecError([Fault(f"no such file, and no experiment of this name{place}", str(spec))])
 
 
 def compiled_files(project: Path) -> Iterator[Path]:

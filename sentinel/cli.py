@@ -39,6 +39,7 @@ def _named(spec: Path | None) -> Path | None:
 Spec = Annotated[
     Path, typer.Argument(metavar="SPEC", help="An experiment or study: its file, or its name.", callback=_named)
 ]
+OneSpec = Annotated[Path, typer.Argument(metavar="SPEC", help="An experiment: its file, or its name.", callback=_named)]
 Specs = Annotated[
     list[Path], typer.Argument(metavar="SPEC...", help="Experiment, study or profile files.", show_default=False)
 ]
@@ -99,7 +100,7 @@ def validate(specs: Specs, as_json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=SPECS)
-def render(spec: Spec, as_json: Json = False) -> None:
+def render(spec: OneSpec, as_json: Json = False) -> None:
     """Print the resolved spec, each value with the file and line it comes from."""
     from sentinel.spec import load, spec_hash
     from sentinel.spec.render import render
@@ -225,19 +226,37 @@ def stage(
 
 @app.command(rich_help_panel=RUNS)
 def compare(
-    first: Annotated[
-        str, typer.Argument(metavar="A", help="A finished experiment, its name or file; or a study file.")
-    ],
+    first: Annotated[str, typer.Argument(metavar="A", help="A finished experiment, its name or file; or a study.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one on the same held-out tasks.")] = "",
     iteration: Annotated[int | None, typer.Option(help="Compare these policies; by default the last ones.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show Pass^k of two experiments, and B minus A paired by task with intervals; or of all arms of a study."""
+    from sentinel.catalogue import named
     from sentinel.plan import RUNS as FOLDER
     from sentinel.stages.arms import compare_runs, study_scores
 
     runs = Path(FOLDER)
-    found = compare_runs(first, second, runs, iteration) if second else study_scores(Path(first), runs, iteration)
+    if second:
+        found: Any = compare_runs(first, second, runs, iteration)
+    else:
+        found = study_scores(named(Path(first), Path()), runs, iteration)
+    show(found.summary(), as_json)
+    if as_json:
+        emit(found.model_dump(mode="json"))
+
+
+@app.command(rich_help_panel=RUNS)
+def trace(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name of an experiment that was run.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Id of a task, or of a pattern.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Follow a task from its pattern through probes and training to the updates it took part in."""
+    from sentinel.evaluation.trace import trace
+    from sentinel.plan import RUNS as FOLDER
+
+    found = trace(Path(FOLDER) / run, name)
     show(found.summary(), as_json)
     if as_json:
         emit(found.model_dump(mode="json"))

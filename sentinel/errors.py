@@ -21,6 +21,7 @@ EXTRAS: Mapping[str, str] = {
     "safetensors": "train",
     "scipy": "evaluation",
     "tau2": "env",
+    "tensorboard": "tensorboard",
     "tokenizers": "train",
     "torch": "train",
     "transformers": "train",

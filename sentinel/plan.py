@@ -49,12 +49,15 @@ KINDS: Mapping[str, Kind] = {
     ),
     "propose": Kind(
         "proposer",
-        ("tasks.jsonl", "rejected.jsonl", "yield.json", "lift.json"),
+        ("tasks.jsonl", "parked.jsonl", "probes.jsonl", "rejected.jsonl", "yield.json", "lift.json"),
         ("seed", "environment", "policy", "rollout", "proposer"),
     ),
     "train": Kind(
         "trainer",
-        ("policy/", "pool.jsonl", "trajectories.jsonl", "metrics.jsonl"),
+        (
+            *("policy/", "pool.jsonl", "resting.jsonl", "memory.json"),
+            *("curriculum.jsonl", "trajectories.jsonl", "metrics.jsonl"),
+        ),
         ("seed", "environment", "policy", "curriculum", "trainer"),
     ),
     "report": Kind(
@@ -191,11 +194,22 @@ def _iteration(experiment: str, base: str, i: int) -> Iterable[Stage]:
     policy = f"{previous}/train/policy" if i > 1 else f"{base_folder(base)}/policy"
     pool = f"{previous}/train/pool.jsonl" if i > 1 else f"{tasks}/general.jsonl"
     history = {f"previous_{kind}": f"{previous}/{kind}" for kind in ("control", "propose", "train")} if i > 1 else {}
+    resting = {"resting": f"{previous}/train/resting.jsonl"} if i > 1 else {}
+    memory = {"memory": f"{previous}/train/memory.json"} if i > 1 else {}
+    rates = {"rates": f"{here}/rollout/rates.json"}
     inputs = {
         "rollout": {"policy": policy, "pool": pool, "tasks": tasks},
         "control": {"rollout": f"{here}/rollout", **history},
-        "propose": {"control": f"{here}/control", "pool": pool, "policy": policy, "tasks": tasks},
-        "train": {"policy": policy, "pool": pool, "propose": f"{here}/propose", "tasks": tasks},
+        "propose": {"control": f"{here}/control", "pool": pool, "policy": policy, "tasks": tasks, **resting},
+        "train": {
+            "policy": policy,
+            "pool": pool,
+            "propose": f"{here}/propose",
+            "tasks": tasks,
+            **rates,
+            **resting,
+            **memory,
+        },
         "evaluate": {"policy": f"{here}/train/policy", "tasks": tasks},
     }
     for kind, labels in inputs.items():

@@ -168,23 +168,12 @@ class Outcome(StrEnum):
     void = "void"
 
 
-class VoidReason(StrEnum):
-    """Why an episode says nothing about the policy."""
-
-    infrastructure = "infrastructure"
-    user_simulator = "user_simulator"
-    broken_prefix = "broken_prefix"
-    task = "task"
+VoidReason = StrEnum("VoidReason", "infrastructure user_simulator broken_prefix task")
+"""Why an episode says nothing about the policy."""
 
 
-class Ending(StrEnum):
-    """How an episode ended."""
-
-    user_stop = "user_stop"
-    out_of_turns = "out_of_turns"
-    out_of_context = "out_of_context"
-    malformed = "malformed"
-    error = "error"
+Ending = StrEnum("Ending", "user_stop out_of_turns out_of_context malformed error")
+"""How an episode ended."""
 
 
 class Reward(Part):
@@ -270,13 +259,8 @@ class Label(Part):
     """The rule of the policy that was broken, or that the tool gave as its reason to refuse."""
 
 
-class Party(StrEnum):
-    """To whom a failure is attributed."""
-
-    agent = "agent"
-    user_simulator = "user_simulator"
-    task = "task"
-    infrastructure = "infrastructure"
+Party = StrEnum("Party", "agent user_simulator task infrastructure")
+"""To whom a failure is attributed."""
 
 
 class Suspicion(Part):
@@ -322,6 +306,12 @@ class PatternStatus(StrEnum):
     persistent = "persistent"
     resolved = "resolved"
     regressed = "regressed"
+    rare = "rare"
+    """Known and measured: it strikes, but too rarely for a pattern, or is not clearly gone."""
+    unclear = "unclear"
+    """Known, but too few episodes could show it: none was played, or they failed otherwise."""
+    absorbed = "absorbed"
+    """Known; what it strikes is now part of a pattern of the same error under another condition."""
 
 
 class Evidence(Part):
@@ -338,6 +328,8 @@ class Contrast(Part):
     episodes: int
     failures_elsewhere: int
     episodes_elsewhere: int
+    otherwise: int = 0
+    """Episodes where the condition holds that the agent failed by another error: they cannot show this one."""
 
 
 class Pattern(Record):
@@ -347,6 +339,8 @@ class Pattern(Record):
     """Stable across iterations: a hash of category, tool, argument and condition; merged ones have their first's."""
     category: LabelKind
     description: str
+    error: str = ""
+    """The description without its counts, which are those of one diagnosis."""
     tools: tuple[str, ...]
     arguments: tuple[str, ...]
     condition: dict[str, str | int | bool]
@@ -363,6 +357,13 @@ class Pattern(Record):
     explanation: str = ""
     merged: tuple[str, ...] = ()
     """Ids of other patterns that are this one in other clothes; support, contrast and evidence include theirs."""
+    related: tuple[str, ...] = ()
+    """Earlier patterns of the same error that this one takes in; of an absorbed one, the pattern that took it in."""
+
+    @property
+    def found(self) -> bool:
+        """Whether this diagnosis found it; the others are known from earlier ones and were measured."""
+        return self.status in (PatternStatus.new, PatternStatus.persistent, PatternStatus.regressed)
 
 
 class Constraints(Part):

@@ -94,21 +94,21 @@ def _interval(figure: Mapping[str, float] | None, sign: str = "") -> str:
 def _patterns(row: Mapping[str, Any]) -> Iterator[str]:
     from rich.markup import escape
 
-    top, targeted = row["patterns"][:TOP], any(pattern["tasks_ordered"] for pattern in row["patterns"])
+    top, others = row["patterns"][:TOP], row["patterns"][TOP:]
     if top:
         yield f"Top patterns of iteration {row['iteration']}, by failures that show them:"
     for pattern in top:
-        orders = f", {_orders(pattern)}" if targeted else ""
-        yield escape(f"  {pattern['support']:>3}  {pattern['description']} ({pattern['status']}{orders})")
-    if targeted and not all(pattern["tasks_ordered"] for pattern in top):
-        yield "       Tasks go where the policy fails often, not where it always fails: training learns nothing there."
+        yield escape(f"  {pattern['support']:>3}  {pattern['description']} ({pattern['status']}{_orders(pattern)})")
+    if tasks := sum(pattern["tasks_ordered"] for pattern in others):
+        count = sum(pattern["tasks_ordered"] > 0 for pattern in others)
+        yield f"       and {tasks} tasks ordered for {count} rarer patterns"
 
 
 def _orders(pattern: Mapping[str, Any]) -> str:
-    """What is done about a pattern, or where it strikes if nothing is."""
+    """What is done about a pattern, or why nothing is."""
     if pattern["tasks_ordered"]:
-        return f"{pattern['tasks_ordered']} tasks ordered"
-    return f"no tasks: strikes in {pattern['failures']} of {pattern['episodes']} episodes with its condition"
+        return f", {pattern['tasks_ordered']} tasks ordered"
+    return f", no tasks: {pattern['no_tasks']}" if pattern["no_tasks"] else ""
 
 
 def _gain(document: Mapping[str, Any]) -> Iterator[str]:

@@ -52,8 +52,8 @@ def _persistence(pattern: Pattern, history: History) -> float:
             return min(1.0 + INSISTENCE * before, STUBBORN)
         case PatternStatus.regressed:
             return STUBBORN
-        case PatternStatus.resolved:
-            return 0.0
+        case _:
+            return 0.0  # not found in this diagnosis
 
 
 def direct(

@@ -47,10 +47,10 @@ _RANK = {
     kind: rank
     for rank, kind in enumerate(
         (
-            LabelKind.against_policy,
-            LabelKind.unconfirmed_write,
             LabelKind.wrong_record,
             LabelKind.wrong_argument,
+            LabelKind.against_policy,
+            LabelKind.unconfirmed_write,
             LabelKind.extra_write,
             LabelKind.wrong_order,
             LabelKind.needless_transfer,
@@ -72,7 +72,8 @@ _RANK = {
         )
     )
 }
-"""Which of two labels of one turn says more."""
+"""Which of two labels of one turn says more. A write that the gold answer makes with other arguments was allowed: its
+arguments are wrong, whatever rule they break. Only what the gold answer does not do at all had to be refused."""
 
 
 def evidence(trajectory: Trajectory, steps: Steps) -> tuple[Label, ...]:
@@ -113,6 +114,8 @@ def _fatal(trajectory: Trajectory, labels: Sequence[Label]) -> frozenset[LabelKi
     found = {label.kind for label in labels}
     if kinds & _ABSENT & found or not kinds & found:
         kinds |= _PREVENTS | ({LabelKind.loop} if _EXHAUSTED & found else set())
+    if LabelKind.missing_transfer in found and not gold_writes(trajectory):
+        kinds -= {LabelKind.false_refusal}  # there was nothing to refuse: the user should have been handed over
     if LabelKind.extra_write in found and _declined(trajectory):
         kinds |= {LabelKind.unconfirmed_write}
     return kinds

@@ -1,38 +1,28 @@
 """What earlier iterations teach: the life of each pattern, and success rates from every episode that was paid for.
 
-A pattern is new, persistent, resolved or regressed. Success rates are kept per knob profile and iteration, so that the
-rate under any condition, also one found later, can be estimated from diagnosis, training and probes together: a rate
-from the eight samples of one diagnosis chases noise. Samples of older iterations count half per iteration of age,
-because another policy played them.
+What becomes of a pattern is in `sentinel.controller.lives`. Success rates are kept per knob profile and iteration, so
+that the rate under any condition, also one found later, can be estimated from diagnosis, training and probes together:
+a rate from the eight samples of one diagnosis chases noise. Samples of older iterations count half per iteration of
+age, because another policy played them.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 
 from sentinel.controller.attribution import Diagnosis
-from sentinel.controller.patterns import Condition, Profile, condition_of, contrast_of, exposed, group_of, holds
-from sentinel.controller.wording import describe
+from sentinel.controller.patterns import Condition, condition_of, exposed, group_of, holds
 from sentinel.env.traits import characteristics
-from sentinel.records import (
-    Directive,
-    Lift,
-    Part,
-    Pattern,
-    PatternStatus,
-    Record,
-    Tally,
-    digest,
-)
+from sentinel.records import Contrast, Directive, Lift, Part, Pattern, Record, Tally, digest
 
 DECAY = 0.5
 """Weight of a sample per iteration of age."""
 PRIOR = 2.0
 """Episodes at the overall success rate that every estimate starts with."""
 ENOUGH = 4
-"""Episodes under its condition without which a pattern's absence says nothing."""
+"""Episodes without which a success rate says nothing."""
 STILL = 0.05
 """Change of the success rate below which two rounds of targeting have moved nothing."""
 
@@ -73,7 +63,9 @@ class Life(Part):
     """A pattern over the iterations."""
 
     pattern: Pattern
-    """As it was last seen, with its present status."""
+    """With its status and counts in this iteration's diagnosis; its evidence where it was found."""
+    struck: Contrast | None = None
+    """How often it struck when it was last found."""
     seen: tuple[int, ...]
     """Iterations in which it struck."""
     targeted: tuple[int, ...]
@@ -112,9 +104,13 @@ class History(Record):
         return successes, sum(weight * sample.episodes for weight, sample in weighted)
 
     def life(self, pattern: Pattern) -> Life:
-        """What is remembered of a pattern; nothing of a new one."""
-        known = (life for life in self.lives if life.pattern.id == pattern.id)
-        return next(known, Life(pattern=pattern, seen=(), targeted=()))
+        """What is remembered of a pattern; of one that was not known, what is remembered of those it takes in."""
+        known = next((life for life in self.lives if life.pattern.id == pattern.id), None)
+        if known is not None:
+            return known
+        taken = [life for life in self.lives if life.pattern.id in pattern.related]
+        seen, targeted = (sorted({i for life in taken for i in getattr(life, name)}) for name in ("seen", "targeted"))
+        return Life(pattern=pattern, seen=tuple(seen), targeted=tuple(targeted))
 
     def stalled(self, pattern: Pattern) -> bool:
         """Whether the last two rounds of targeting have not moved the success rate of the tasks that can show it."""
@@ -200,7 +196,7 @@ def probe_samples(lift: Lift, ordered: Directive) -> list[Sample]:
 def remember(
     previous: History | None, ordered: Directive | None, iteration: int, diagnosis: Diagnosis, samples: Sequence[Sample]
 ) -> History:
-    """Carry the history over to this iteration; the lives are brought up to date by `age`.
+    """Carry the history over to this iteration; the lives are brought up to date by `lives.record`.
 
     Args:
         previous: the last iteration's history, if any.
@@ -217,54 +213,3 @@ def remember(
     )
     known = previous.samples if previous else ()
     return History(iteration=iteration, tally=diagnosis.tally, samples=(*known, *samples), lives=lives)
-
-
-def age(history: History, found: Sequence[Pattern], profiles: Sequence[Profile], min_support: int) -> list[Pattern]:
-    """Give every pattern its status; patterns that have disappeared since come back once more, as resolved."""
-    lives = {life.pattern.id: life for life in history.lives}
-    present = [pattern.model_copy(update={"status": _status(lives, pattern)}) for pattern in found]
-    ids = {pattern.id for pattern in found}
-    absent = [life.pattern for key, life in sorted(lives.items()) if key not in ids]
-    gone = [_resolve(pattern, profiles) for pattern in absent if _disappeared(pattern, profiles, min_support)]
-    return present + gone
-
-
-def _status(lives: dict[str, Life], pattern: Pattern) -> PatternStatus:
-    if pattern.id not in lives:
-        return PatternStatus.new
-    resolved = lives[pattern.id].pattern.status is PatternStatus.resolved
-    return PatternStatus.regressed if resolved else PatternStatus.persistent
-
-
-def _disappeared(pattern: Pattern, profiles: Sequence[Profile], min_support: int) -> bool:
-    """Enough episodes under its condition, and hardly any of them failed this way."""
-    contrast = contrast_of(group_of(pattern), condition_of(pattern), profiles)
-    fresh = pattern.status is not PatternStatus.resolved
-    return fresh and contrast.episodes >= ENOUGH and contrast.failures < min_support
-
-
-def _resolve(pattern: Pattern, profiles: Sequence[Profile]) -> Pattern:
-    group = group_of(pattern)
-    contrast = contrast_of(group, condition_of(pattern), profiles)
-    return pattern.model_copy(
-        update={
-            "status": PatternStatus.resolved,
-            "support": contrast.failures,
-            "contrast": contrast,
-            "evidence": (),
-            "priority": 0.0,
-            "description": describe(*group, pattern.condition, contrast),
-        }
-    )
-
-
-def record(history: History, patterns: Sequence[Pattern]) -> History:
-    """The history with the lives as this iteration leaves them, sorted by pattern."""
-    lives: dict[str, Life] = {life.pattern.id: life for life in history.lives}
-    seen: dict[str, tuple[int, ...]] = defaultdict(tuple, {key: life.seen for key, life in lives.items()})
-    for pattern in patterns:
-        struck = () if pattern.status is PatternStatus.resolved else (history.iteration,)
-        targeted = lives[pattern.id].targeted if pattern.id in lives else ()
-        lives[pattern.id] = Life(pattern=pattern, seen=(*seen[pattern.id], *struck), targeted=targeted)
-    lives = {key: life.model_copy(update={"passed": history.passed(key)}) for key, life in lives.items()}
-    return history.model_copy(update={"lives": tuple(lives[key] for key in sorted(lives))})

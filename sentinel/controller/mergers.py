@@ -50,9 +50,11 @@ def _union(names: Iterable[Sequence[str]]) -> tuple[str, ...]:
 
 def _contrast(patterns: Sequence[Pattern], condition: Condition, profiles: Sequence[Profile]) -> Contrast:
     contrasts = [contrast_of(group, condition, profiles) for group in {group_of(pattern) for pattern in patterns}]
+    failures = sum(contrast.failures for contrast in contrasts)
     return contrasts[0].model_copy(
         update={
-            "failures": sum(contrast.failures for contrast in contrasts),
+            "failures": failures,
+            "otherwise": contrasts[0].failures + contrasts[0].otherwise - failures,
             "failures_elsewhere": sum(contrast.failures_elsewhere for contrast in contrasts),
         }
     )

@@ -23,7 +23,7 @@ from math import log, sqrt
 from typing import NamedTuple
 
 from sentinel.controller.attribution import Diagnosis
-from sentinel.controller.wording import describe
+from sentinel.controller.wording import describe, error_of
 from sentinel.env.traits import characteristics
 from sentinel.records import Contrast, Evidence, Failure, Label, LabelKind, Pattern, PatternStatus, digest
 
@@ -273,7 +273,8 @@ def _pattern(group: Group, condition: Condition, inside: Sequence[Profile], prof
     return Pattern(
         id=pattern_id(group, condition),
         category=group.category,
-        description=describe(group.category, group.tool, group.argument, dict(condition), contrast),
+        description=describe(*group, dict(condition), contrast),
+        error=error_of(*group, dict(condition)),
         tools=(group.tool,) if group.tool else (),
         arguments=(group.argument,) if group.argument else (),
         condition=dict(condition),
@@ -294,9 +295,11 @@ def contrast_of(group: Group, condition: Condition, profiles: Sequence[Profile])
         return sum(len(p.failures.get(group, ())) for p in chosen), sum(p.episodes for p in chosen)
 
     (failures, episodes), (failures_elsewhere, episodes_elsewhere) = count(True), count(False)
+    failed = sum(len(some) for p in profiles if p.holds(condition) for some in p.failures.values())
     return Contrast(
         failures=failures,
         episodes=episodes,
         failures_elsewhere=failures_elsewhere,
         episodes_elsewhere=episodes_elsewhere,
+        otherwise=failed - failures,
     )

@@ -120,7 +120,7 @@ class _Account:
 
 
 def review(analyst: Analyst, patterns: Sequence[Pattern], material: Material) -> Reviewed:
-    """Have the model read the failures and put words to the patterns; those that struck nobody stay as they are.
+    """Have the model read the failures and put words to the patterns that this diagnosis found.
 
     Args:
         analyst: who is asked.
@@ -131,7 +131,7 @@ def review(analyst: Analyst, patterns: Sequence[Pattern], material: Material) ->
         StageError: the server does not answer, or refuses the role.
     """
     account = _Account(analyst.chat.model)
-    struck = [pattern for pattern in patterns if pattern.support]
+    struck = [pattern for pattern in patterns if pattern.found]
     if not struck:
         return Reviewed(list(patterns), {}, account.close("there is no pattern to review"))
     showing = {pattern.id: _failures_of(pattern, material.diagnosis) for pattern in struck}

@@ -43,14 +43,16 @@ def describe(
     contrast: Contrast,
 ) -> str:
     """A pattern in one sentence."""
-    return _render(
-        "description.md.j2",
-        category=category.value,
-        tool=tool,
-        argument=argument,
-        condition=dict(sorted(condition.items())),
-        contrast=contrast,
-    )
+    error = error_of(category, tool, argument, condition)
+    return _render("description.md.j2", error=error, condition=condition, contrast=contrast)
+
+
+def error_of(
+    category: LabelKind, tool: str | None, argument: str | None, condition: Mapping[str, str | int | bool]
+) -> str:
+    """The same without its counts: what happens, and when."""
+    ordered = dict(sorted(condition.items()))
+    return _render("error.md.j2", category=category.value, tool=tool, argument=argument, condition=ordered)
 
 
 def instruct(pattern: Pattern, success_rate: float, tried: int = 0, passed: int = 0) -> str:

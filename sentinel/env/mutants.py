@@ -60,7 +60,9 @@ def mutants(task: Task, db: Database, seed: int) -> Iterator[Script]:
             continue
         before, after = task.gold[:index], task.gold[index + 1 :]
         yield gold(task)._replace(name=f"{index} {call.name} left out", calls=before + after)
-        for name in call.arguments if call.arguments.get("order_id") in (None, *db.orders) else ():
+        for name in (
+            call.arguments if "order_id" not in call.arguments or call.arguments["order_id"] in db.orders else ()
+        ):
             if changed := _altered(call, name, db, rng):
                 yield gold(task)._replace(name=f"{index} {call.name}.{name}", calls=(*before, changed, *after))
 

@@ -111,8 +111,7 @@ class Overlay(Mapping[str, R]):
 
     def __iter__(self) -> Iterator[str]:
         """Keys in tau2's order: the base's, then those that only the task has."""
-        yield from self._base
-        yield from (key for key in self._own if key not in self._base)
+        return iter({**self._base, **self._own} if self._own else self._base)
 
     def __len__(self) -> int:
         return len(self._base) + sum(key not in self._base for key in self._own)
@@ -122,9 +121,14 @@ class Overlay(Mapping[str, R]):
         changed = {}
         for key, copy in self._copies.items():
             before, after = self._before[key], copy.model_dump()
-            if before != after or canonical(before) != canonical(after):  # 1 equals 1.0, and has another text
+            if before != after or _differ(before, after):
                 changed[key] = after
         return changed
+
+
+def _differ(before: Json, after: Json) -> bool:
+    """Whether equal values have another text, as 1 and 1.0 have; an equal `repr` is the quick way to know."""
+    return repr(before) != repr(after) and canonical(before) != canonical(after)
 
 
 class _Tools(RetailTools):  # type: ignore[misc]
@@ -216,7 +220,11 @@ class World:
         Raises:
             ValueError: a record does not fit tau2's data model, or its kind is unknown.
         """
-        return Session(Database(self.db, validated(records or {})))
+        return self.lay(validated(records or {}))
+
+    def lay(self, own: Mapping[str, Mapping[str, Any]]) -> Session:
+        """The same with records that are `validated` already, which is most of the work where a task has many."""
+        return Session(Database(self.db, own))
 
 
 def validated(records: Records) -> dict[str, dict[str, Any]]:

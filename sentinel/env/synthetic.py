@@ -10,9 +10,10 @@ tracking numbers. Left out, on purpose: stock levels and anything that no tool o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import product as pairs
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,9 +21,11 @@ from sentinel.env.vocabulary import vocabulary
 from sentinel.errors import StageError
 from sentinel.spec.models import SyntheticWorld
 
+T = TypeVar("T")
 Records = dict[str, dict[str, Any]]
 STATUSES = ("pending", "delivered", "processed", "cancelled")
 STATUS_SHARES = (0.42, 0.42, 0.08, 0.08)
+_UP_TO = np.cumsum(STATUS_SHARES) / np.sum(STATUS_SHARES)
 SENT = ("delivered", "processed")
 """Statuses in which there is a tracking number."""
 POOLS = {"order": 60, "item": 44, "product": 16, "user": 30, "payment": 8}
@@ -84,17 +87,23 @@ def address_text(line: str) -> str:
     return ", ".join(part for part in street_address(line).values() if part)
 
 
-def street_lines() -> list[str]:
+@cache
+def street_lines() -> tuple[str, ...]:
     """All first lines of an address, as '12 Oak Street'."""
     words = vocabulary()
-    return [
+    return tuple(
         f"{10 + n} {street} {kind}" for n, (street, kind) in enumerate(pairs(words["streets"], words["street_kinds"]))
-    ]
+    )
 
 
 def _options() -> list[dict[str, str]]:
     words = vocabulary()
     return [{"color": color, "size": size} for color, size in pairs(words["colors"], words["sizes"])]
+
+
+def _pick(values: Sequence[T], rng: np.random.Generator) -> T:
+    """The value that `rng.choice` draws, which makes an array of all of them first."""
+    return values[int(rng.integers(len(values)))]
 
 
 def _products(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, Any]:
@@ -104,7 +113,8 @@ def _products(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, A
     item_ids = iter(_identifiers("item", settings.products * settings.variants, settings, rng))
     products = {}
     for name, product_id in zip(names, product_ids, strict=True):
-        options = [_options()[i] for i in rng.choice(len(_options()), size=settings.variants, replace=False)]
+        every = _options()
+        options = [every[i] for i in rng.choice(len(every), size=settings.variants, replace=False)]
         stock = [True, True] + [bool(rng.random() < 0.7) for _ in options[2:]]
         variants = {
             (item := next(item_ids)): {
@@ -130,7 +140,7 @@ def _payment(kind: str, identifier: str, rng: np.random.Generator) -> dict[str, 
     if kind == "credit_card":
         return {"source": kind, "id": identifier, "brand": "visa", "last_four": f"{int(rng.integers(10**4)):04d}"}
     if kind == "gift_card":
-        return {"source": kind, "id": identifier, "balance": float(rng.choice(POOR if rng.random() < 0.35 else RICH))}
+        return {"source": kind, "id": identifier, "balance": _pick(POOR if rng.random() < 0.35 else RICH, rng)}
     return {"source": kind, "id": identifier}
 
 
@@ -148,7 +158,7 @@ def _users(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, Any]
         users[user_id] = {
             "user_id": user_id,
             "name": {"first_name": first, "last_name": last},
-            "address": street_address(str(rng.choice(street_lines())), f"620{10 + number}"),
+            "address": street_address(_pick(street_lines(), rng), f"620{10 + number}"),
             "email": f"{user_id}@shop.example" if settings.ids == "natural" else f"u{10 + number}@shop.example",
             "payment_methods": payments,
             "orders": [],
@@ -159,25 +169,25 @@ def _users(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, Any]
 def _order(
     order_id: str, user: dict[str, Any], products: dict[str, Any], settings: SyntheticWorld, rng: np.random.Generator
 ) -> dict[str, Any]:
-    kinds = rng.choice(list(products), size=1 if rng.random() < 0.55 else 2, replace=False)
+    kinds = rng.choice(len(products), size=1 if rng.random() < 0.55 else 2, replace=False)
     items = []
-    for product_id in kinds:
-        variant = products[product_id]["variants"][str(rng.choice(list(products[product_id]["variants"])))]
+    for product_id in (list(products)[n] for n in kinds):
+        variant = _pick(list(products[product_id]["variants"].values()), rng)
         items.append(
             {
                 "name": products[product_id]["name"],
-                "product_id": str(product_id),
+                "product_id": product_id,
                 **{k: variant[k] for k in ("item_id", "price", "options")},
             }
         )
     affordable = [p for p, method in user["payment_methods"].items() if method.get("balance", RICH[0]) >= RICH[0]]
-    method = str(rng.choice(affordable or list(user["payment_methods"])))
+    method = _pick(affordable or list(user["payment_methods"]), rng)
     payment = {
         "transaction_type": "payment",
         "amount": round(sum(item["price"] for item in items), 2),
         "payment_method_id": method,
     }
-    status = str(rng.choice(STATUSES, p=STATUS_SHARES))
+    status = STATUSES[int(_UP_TO.searchsorted(rng.random(), side="right"))]
     return {
         "order_id": order_id,
         "user_id": user["user_id"],

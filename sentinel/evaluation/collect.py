@@ -115,7 +115,7 @@ def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
             probing=lift.episodes,
             training=sum(int(line.get("episodes", 0)) for line in training),
         ),
-        patterns=sorted(patterns, key=lambda pattern: (-pattern.support, pattern.id)),
+        patterns=sorted(patterns, key=lambda pattern: (not pattern.found, -pattern.support, pattern.id)),
         ordered={quota.pattern: quota.tasks for quota in directive.quotas},
         parties=dict(Counter(failure.attribution.party.value for failure in failures)),
         mistakes=_mistakes(failures),

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sentinel.artifacts import require
+from sentinel.artifacts import REBUILD, require
 from sentinel.errors import ArtifactError, SentinelError
 from sentinel.evaluation.collect import read_evaluation
 from sentinel.evaluation.intervals import Interval, paired_difference
@@ -120,7 +120,8 @@ def read_arm(experiment: Experiment, runs: Path, iteration: int | None = None) -
     try:
         rollouts = int(json.loads(require(report).read_text(encoding="utf-8"))["rollouts"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ArtifactError(report, f"not a report's metrics: {error!r}", hint="delete it and run again") from None
+        what = f"no {error} in it" if isinstance(error, KeyError) else str(error)
+        raise ArtifactError(report, f"not a report's metrics: {what}", hint=REBUILD) from None
     folder = runs / name / f"{number:02d}" if number else base
     trials, metrics = read_evaluation(folder / "evaluate")
     return Arm(experiment, number, trials, metrics.task_set, rollouts)

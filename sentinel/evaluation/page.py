@@ -26,7 +26,7 @@ from sentinel.evaluation.fates import Fate
 from sentinel.evaluation.intervals import Interval
 from sentinel.evaluation.metrics import Estimate
 from sentinel.evaluation.report import Report
-from sentinel.records import Party, Pattern, Review
+from sentinel.records import Party, Pattern, PatternStatus, Review
 
 MAX_PATTERNS = 24
 MAX_PANELS = 9
@@ -47,6 +47,13 @@ CURVES = {
 NO_CURVE = {"schema_version", "step", "iteration", "episodes", "seed", "dev_start", "dev_episodes"}
 
 
+STATUSES = (
+    "Resolved: far fewer than before, in enough episodes. Rare: too rare to be a pattern, or not clearly gone. "
+    "Unclear: too few episodes could show it. Absorbed: part of a pattern with another condition. "
+    "A dash: not found so far."
+)
+
+
 class Figure(NamedTuple):
     """A breakdown, drawn."""
 
@@ -65,8 +72,10 @@ class Stack(NamedTuple):
 class Moment(NamedTuple):
     """A pattern in one iteration."""
 
-    found: Pattern | None
-    """As the diagnosis found it; `None` where it did not."""
+    shown: Pattern | None
+    """As the diagnosis shows it, found or not; `None` as long as no diagnosis has found it."""
+    host: Pattern | None
+    """The pattern that it is part of, if it is absorbed."""
     ordered: int
     """Tasks ordered for it."""
     lift: str | None
@@ -135,7 +144,7 @@ def _render(template: str, report: Report) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (percent, points, span, direction, cell, words, solved, reviewed)
+    filters = (percent, points, span, direction, cell, words, struck, solved, reviewed)
     environment.filters.update({function.__name__: function for function in filters})
     return environment.get_template(template).render(_view(report))
 
@@ -156,7 +165,8 @@ def _view(report: Report) -> dict[str, Any]:
         "mistakes": _mistakes(report.history[1:]),
         "yields": _yields(report.history[1:]),
         "lineages": _lineages(report.history[1:]),
-        "max_patterns": MAX_PATTERNS,
+        "rarer": _rarer(report.history[1:]),
+        "statuses": STATUSES,
         "notes": _notes(report),
         "panels": _panels([iteration.training for iteration in report.history[1:]]),
     }
@@ -275,21 +285,48 @@ def _yields(iterations: Sequence[Iteration]) -> Stack:
 
 
 def _lineages(iterations: Sequence[Iteration]) -> list[Lineage]:
-    """Every pattern with its life, the most frequent first."""
+    """The most frequent patterns with their lives, and whatever else tasks were ordered for."""
     lives = [{pattern.id: pattern for pattern in iteration.patterns} for iteration in iterations]
     latest = {identity: pattern for life in lives for identity, pattern in life.items()}
-    support = Counter(
-        {identity: sum(life[identity].support for life in lives if identity in life) for identity in latest}
-    )
+    found = [pattern for life in lives for pattern in life.values() if pattern.found]
+    support = Counter({identity: sum(p.support for p in found if p.id == identity) for identity in latest})
+    ranked = sorted(latest, key=lambda identity: (-support[identity], identity))
+    ordered = {identity for at in iterations for identity in at.ordered}
     return [
         Lineage(latest[identity], [_moment(identity, life, at) for life, at in zip(lives, iterations, strict=True)])
-        for identity in sorted(latest, key=lambda identity: (-support[identity], identity))
+        for place, identity in enumerate(ranked)
+        if place < MAX_PATTERNS or identity in ordered
     ]
 
 
+def _rarer(iterations: Sequence[Iteration]) -> int:
+    """Patterns that are not shown."""
+    return len({pattern.id for at in iterations for pattern in at.patterns}) - len(_lineages(iterations))
+
+
 def _moment(identity: str, life: Mapping[str, Pattern], at: Iteration) -> Moment:
-    found = life.get(identity)
-    return Moment(found, at.ordered.get(identity, 0), at.lifts.get(identity), at.fates.get(identity, Fate()))
+    shown = life.get(identity)
+    absorbed = shown is not None and shown.status is PatternStatus.absorbed
+    host = next((life.get(other) for other in shown.related), None) if shown and absorbed else None
+    return Moment(shown, host, at.ordered.get(identity, 0), at.lifts.get(identity), at.fates.get(identity, Fate()))
+
+
+def struck(moment: Moment) -> str:
+    """How often a pattern struck in an iteration, and what that means: `1 of 16, resolved`."""
+    if moment.shown is None:
+        return "–"
+    contrast = moment.shown.contrast
+    told = f"{contrast.failures} of {contrast.episodes}, {moment.shown.status}"
+    if moment.shown.status is PatternStatus.unclear and contrast.otherwise:
+        told += f": {contrast.otherwise} failed otherwise"
+    if moment.host is not None:
+        told += f": now where {when(moment.host)}"
+    return told
+
+
+def when(pattern: Pattern) -> str:
+    """The condition of a pattern in words."""
+    return " and ".join(f"{knob} = {value}" for knob, value in sorted(pattern.condition.items())) or "any task"
 
 
 def solved(fate: Fate) -> str:

@@ -18,10 +18,10 @@ from sentinel.evaluation.collect import Iteration
 from sentinel.evaluation.fates import Fate
 from sentinel.evaluation.intervals import Interval
 from sentinel.evaluation.metrics import Estimate, Floors, PassHat, deltas
+from sentinel.evaluation.quotas import no_tasks, shown
 from sentinel.records import SCHEMA_VERSION, Pattern
 from sentinel.spec.models import ExperimentSpec
 
-TOP_PATTERNS = 8
 Document = dict[str, Any]
 """A JSON object."""
 
@@ -135,6 +135,12 @@ class Report:
         ends = {"low": headline.low, "high": headline.high} if headline else {}
         return {"iteration": iteration.number, **values, **ends}
 
+    @property
+    def _most(self) -> int:
+        """Patterns that may get tasks."""
+        controller = self.spec.controller
+        return 0 if controller.type == "none" else controller.max_patterns
+
     def _iteration(self, iteration: Iteration) -> Document:
         metrics = iteration.metrics
         return {
@@ -146,14 +152,14 @@ class Report:
             "voids_by_reason": metrics.voids,
             "rollouts": iteration.rollouts.total,
             "rollouts_by_use": iteration.rollouts._asdict(),
-            "patterns": [_pattern(found, iteration) for found in iteration.patterns[:TOP_PATTERNS] if found.support],
+            "patterns": [_pattern(each, iteration, self._most) for each in shown(iteration)],
             "failures_by_party": iteration.parties,
             "failures_by_kind": iteration.mistakes,
             "candidates": iteration.candidates.model_dump(exclude={"schema_version"}),
         }
 
 
-def _pattern(pattern: Pattern, iteration: Iteration) -> Document:
+def _pattern(pattern: Pattern, iteration: Iteration, most: int) -> Document:
     return {
         "id": pattern.id,
         "description": pattern.description,
@@ -162,6 +168,7 @@ def _pattern(pattern: Pattern, iteration: Iteration) -> Document:
         "failures": pattern.contrast.failures,
         "episodes": pattern.contrast.episodes,
         "tasks_ordered": iteration.ordered.get(pattern.id, 0),
+        "no_tasks": no_tasks(pattern, iteration, most),
         "tasks_solved": {
             use: found._asdict() for use, found in iteration.fates.get(pattern.id, Fate())._asdict().items()
         },

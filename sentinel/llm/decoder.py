@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sentinel.errors import StageError
+from sentinel.llm.head import frozen
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 """Decoders of one build: Qwen2 has biases, Qwen3 normalises each head's queries and keys."""
@@ -58,7 +59,7 @@ class Decoder:
 
     def __init__(self, model: PreTrainedModel, rows: int, context: int) -> None:
         _check(model.config)
-        self._embed, self._norm, self._head = model.model.embed_tokens, model.model.norm, model.lm_head
+        self._embed, self._norm, self._head = model.model.embed_tokens, model.model.norm, frozen(model.lm_head)
         self._layers: list[Any] = list(model.model.layers)
         self._heads, self._kv_heads = model.config.num_attention_heads, model.config.num_key_value_heads
         shape = (rows, self._kv_heads, context, self._layers[0].self_attn.head_dim)

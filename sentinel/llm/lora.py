@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sentinel.artifacts import replacing_folder
 from sentinel.errors import StageError
+from sentinel.llm.tensors import write_tensors
 
 
 class LoraLinear(nn.Module):
@@ -124,5 +124,5 @@ def save_adapter(folder: Path, model: nn.Module) -> None:
         "bias": "none",
     }
     with replacing_folder(folder) as temporary:
-        save_file(tensors, temporary / "adapter_model.safetensors")
+        write_tensors(temporary / "adapter_model.safetensors", tensors)
         (temporary / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,8 +21,10 @@ from transformers.utils import logging
 
 from sentinel.artifacts import replacing_folder, require
 from sentinel.errors import ArtifactError
+from sentinel.llm.head import precise
 from sentinel.llm.lora import plain_state
 from sentinel.llm.model_folder import CONFIG, TOKENIZER, WEIGHTS, weight_files
+from sentinel.llm.tensors import write_tensors
 from sentinel.spec.models import TinyPolicy
 
 Dtype = Literal["float32", "bfloat16"]
@@ -68,7 +69,7 @@ def save_policy(folder: Path, policy: Policy) -> None:
             for name, value in plain_state(policy.model).items()
             if name != "lm_head.weight" or not policy.model.config.tie_word_embeddings
         }
-        save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
+        write_tensors(temporary / WEIGHTS, weights, {"format": "pt"})
 
 
 def load_policy(folder: Path, device: str = "cpu", dtype: Dtype = "float32") -> Policy:
@@ -87,7 +88,7 @@ def load_policy(folder: Path, device: str = "cpu", dtype: Dtype = "float32") -> 
         raise ArtifactError(folder, f"not a policy that can be loaded: {error}") from error
     if missing := sorted(loading["missing_keys"]):
         raise ArtifactError(weights[0], f"weights are missing: {', '.join(missing)}")
-    return Policy(model.to(device).eval(), tokenizer)
+    return Policy(precise(model.to(device)).eval(), tokenizer)
 
 
 def _check_config(path: Path) -> None:

@@ -12,10 +12,12 @@ there, two tasks are the same if they have the same solution. Runs of words are 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +53,11 @@ class Manifest(Record):
     """Solution signatures."""
     tasks: tuple[str, ...]
     """Ids of the held-out tasks."""
+
+    @cached_property
+    def look_up(self) -> _Held:
+        """The same as sets."""
+        return _held(self)
 
 
 class _Person(NamedTuple):
@@ -88,23 +95,35 @@ def signed(task: Task, world: World) -> Task:
     return task.model_copy(update={"signature": signature(task, world)})
 
 
-def _strings(value: Json) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _strings(part)
-
-
 def _words(*values: Json) -> frozenset[str]:
-    return frozenset(word for text in _strings(values) for word in _WORD.findall(text.lower()))
+    """Every word of every string in JSON values, keys among them, in lower case."""
+    texts: set[str] = set()
+    pending: list[Json] = list(values)
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            texts.add(value)
+        elif isinstance(value, dict):
+            texts.update(value)
+            pending += value.values()
+        elif isinstance(value, list | tuple):
+            pending += value
+    return frozenset(_WORD.findall("\n".join(texts).lower()))
 
 
 def _mentions(task: Task) -> frozenset[str]:
     """Every word of what the task says, does and brings along, in lower case."""
-    return _words(task.scenario.model_dump(mode="json"), [call.arguments for call in task.gold], task.records)
+    said = _words(task.scenario.model_dump(mode="json"), [call.arguments for call in task.gold])
+    return said | _record_words(task.records) if task.records else said
+
+
+def _record_words(records: Mapping[str, Json]) -> frozenset[str]:
+    """The words of records, which are long: their JSON is read as one text, unless a backslash hides where words end.
+
+    Its numbers are words too; they name nobody.
+    """
+    text = json.dumps(records, ensure_ascii=False)
+    return _words(records) if "\\" in text else frozenset(_WORD.findall(text.lower()))
 
 
 def _person(user: Mapping[str, Json]) -> _Person:
@@ -178,18 +197,21 @@ class _Held(NamedTuple):
 
     users: Mapping[str, str]
     orders: Mapping[str, str]
-    identities: tuple[tuple[str, frozenset[str]], ...]
+    identities: Mapping[str, list[tuple[str, frozenset[str]]]]
+    """First word (a zip code, mostly) -> names, with their words."""
     items: frozenset[str]
     words: frozenset[str]
     solutions: frozenset[str]
 
 
-@lru_cache(maxsize=8)
 def _held(held_out: Manifest) -> _Held:
+    identities: dict[str, list[tuple[str, frozenset[str]]]] = defaultdict(list)
+    for name in held_out.identities:
+        identities[min(name.split())].append((name, frozenset(name.split())))
     return _Held(
         users={user.lower(): user for user in held_out.users},
         orders={order.lower(): order for order in held_out.orders},
-        identities=tuple((name, frozenset(name.split())) for name in held_out.identities),
+        identities=identities,
         items=frozenset(held_out.items),
         words=frozenset(held_out.words),
         solutions=frozenset(held_out.solutions),
@@ -198,11 +220,13 @@ def _held(held_out: Manifest) -> _Held:
 
 def violations(task: Task, held_out: Manifest, world: World, solution: str = "") -> list[str]:
     """What a training task shares with the held-out ones, each as `kind what`; `solution`: its signature, if known."""
-    words, held = _mentions(task), _held(held_out)
+    held = held_out.look_up
+    words = _mentions(task) if held_out.entities else frozenset[str]()
     found = [f"task {task.id}"] * (task.id in held_out.tasks)
     found += [f"user {held.users[user]}" for user in sorted(words & held.users.keys())]
     found += [f"order {held.orders[order]}" for order in sorted(words & held.orders.keys())]
-    found += [f"identity {name}" for name, parts in held.identities if parts <= words]
+    near = (held.identities[first] for first in words & held.identities.keys())
+    found += sorted(f"identity {name}" for name, parts in itertools.chain(*near) if parts <= words)
     found += [f"items {name}" for name in handling(task) if name in held.items]
     found += [f"words {run}" for run in sorted(held.words.intersection(_runs(task)))] if held.words else []
     solution = solution or signature(task, world)

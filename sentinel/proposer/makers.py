@@ -21,7 +21,7 @@ from sentinel.proposer.conditions import TOOL_OF, Condition, Knobs, conditions, 
 from sentinel.proposer.natural.kinds import Kind, natural_kinds
 from sentinel.proposer.natural.task import Cast, NaturalTasks, shared_people, synthetic_people
 from sentinel.proposer.trajectory import Scenes, generate, synthetic_scenes
-from sentinel.records import Origin, Task
+from sentinel.records import Json, Origin, Task
 from sentinel.spec.models import Environment
 
 
@@ -99,6 +99,7 @@ class NaturalMaker(NaturalTasks):
         super().__init__(cast)
         fitting = (kind for kind in natural_kinds() if orders is None or len(kind.requests) <= orders)
         self._kinds = tuple(kind for kind in fitting if others or kind.obstacle != "customer")
+        self._found: dict[tuple[Json, ...], Sequence[Kind]] = {}
 
     @property
     def kinds(self) -> Sequence[Kind]:
@@ -107,6 +108,12 @@ class NaturalMaker(NaturalTasks):
 
     def matching(self, constraints: Knobs, tools: Collection[str] = ()) -> Sequence[Kind]:
         """Kinds whose knobs agree; what may be any write becomes one of the tools that are wanted."""
+        key = (tuple(sorted(constraints.items())), tuple(tools))
+        if key not in self._found:
+            self._found[key] = self._matching(constraints, tools)
+        return self._found[key]
+
+    def _matching(self, constraints: Knobs, tools: Collection[str]) -> Sequence[Kind]:
         exact = str(constraints.get("tools", ""))
         wanted = sorted({tool for tool in (*tools, *exact.split("+")) if tool in TOOL_OF.values()})
         requests = [name for name, tool in TOOL_OF.items() if tool in wanted]

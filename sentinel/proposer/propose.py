@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sentinel.descent import Probed, condition_of
 from sentinel.env.traits import characteristics, in_play
 from sentinel.proposer.conditions import Knobs
 from sentinel.proposer.frontier import Play, Probe, judge, lift, probe
@@ -122,7 +123,8 @@ def targets(
         directive: Quotas, for `targeting: patterns`.
         patterns: Their evidence gives the parents.
         conditions: The generator's own conditions, for `targeting: uniform`.
-        rng: Decides which conditions get one task more where the number does not divide evenly.
+        rng: Decides which conditions get one task more where the number does not divide evenly, and, for
+            `targeting: shuffled`, which condition takes the place of a pattern.
     """
     match settings.targeting:
         case "none":
@@ -132,12 +134,22 @@ def targets(
             return [*_uniform(settings.tasks - unaimed, conditions, rng), explore(unaimed)]
         case "patterns":
             return [*_quotas(directive, patterns), explore(directive.explore)]
+        case "shuffled":
+            return [*_shuffled(directive, conditions, rng), explore(directive.explore)]
 
 
 def _uniform(tasks: int, conditions: Sequence[str], rng: np.random.Generator) -> list[Target]:
     each, left = divmod(tasks, len(conditions))
     favoured = {conditions[i] for i in rng.permutation(len(conditions))[:left]}
     return [Target(name, each + (name in favoured), {"condition": name}) for name in conditions]
+
+
+def _shuffled(directive: Directive, conditions: Sequence[str], rng: np.random.Generator) -> list[Target]:
+    """The directive's sizes without its aim; two quotas that hit upon one condition become one target."""
+    sizes: Counter[str] = Counter()
+    for quota, place in zip(directive.quotas, rng.integers(len(conditions), size=len(directive.quotas)), strict=True):
+        sizes[conditions[int(place)]] += quota.tasks
+    return [Target(name, tasks, {"condition": name}) for name, tasks in sizes.items()]
 
 
 def _quotas(directive: Directive, patterns: Sequence[Pattern]) -> list[Target]:
@@ -156,6 +168,10 @@ class Proposal(NamedTuple):
     """One verdict per candidate that was rejected or is void."""
     tally: Tally
     lift: Lift
+    probes: tuple[Probed, ...] = ()
+    """What probing showed, candidate by candidate, before the selection."""
+    parked: tuple[Task, ...] = ()
+    """Those made for a pattern that the policy never solved: a later one may be ready for them."""
 
 
 class _Drafts(NamedTuple):
@@ -193,7 +209,7 @@ def propose(
     drafts = [*aimed, _draft(explore(vacant), draw, bench, seed, reword)]
     candidates = [task for batch in drafts for task in batch.tasks]
     dropped = [verdict for batch in drafts for verdict in batch.dropped]
-    shown = Lift()
+    shown, probes = Lift(), dict[str, Probe]()
     if solvability is not None and play is not None:
         probes = probe(candidates, solvability.trials, seed, play)
         lacks = {target.name: target.lacking for target in order if target.constraints or target.tools}
@@ -202,9 +218,28 @@ def propose(
         dropped += vain
         spared = {verdict.candidate for verdict in vain}
         dropped += _outside({name: probed for name, probed in probes.items() if name not in spared}, solvability)
-    lost = {verdict.candidate for verdict in dropped}
+    lost = {verdict.candidate: verdict.reason for verdict in dropped}
     kept = tuple(task for task in candidates if task.id not in lost)
-    return Proposal(kept, tuple(dropped), _tally(sum(batch.requested for batch in drafts), len(kept), dropped), shown)
+    parked = (task for task in candidates if task.origin.pattern and lost.get(task.id) == Reason.never_solved)
+    return Proposal(
+        tasks=kept,
+        dropped=tuple(dropped),
+        tally=_tally(sum(batch.requested for batch in drafts), len(kept), dropped),
+        lift=shown,
+        probes=tuple(_probed(task, probes[task.id]) for task in candidates if task.id in probes),
+        parked=tuple(parked),
+    )
+
+
+def _probed(task: Task, probed: Probe) -> Probed:
+    return Probed(
+        task=task.id,
+        condition=condition_of(task),
+        pattern=task.origin.pattern,
+        successes=probed.successes,
+        trials=probed.successes + probed.failures,
+        void=sum(probed.void.values()),
+    )
 
 
 def _draft(target: Target, draw: Draw, bench: Bench, seed: tuple[SeedPart, ...], reword: Reword | None) -> _Drafts:

@@ -16,7 +16,7 @@ UNCHANGED = re.compile(r"^(?:Stage )?'(?:.*:)?([^':]+)' didn't change, skipping$
 CACHED = re.compile(r"^Stage '(?:.*:)?([^':]+)' is cached - skipping run, checking out outputs$")
 COUNT = re.compile(r"^\[[^\]]+\] (\d+/\d+ .*)$")
 BUSY = re.compile(r"is busy, it is being blocked by:|Unable to acquire lock")
-EXIT = re.compile(r"failed to run: .*, exited with (\d+)$")
+EXIT = re.compile(r"failed to run: .*, exited with (-?\d+)$")
 HOLDER = re.compile(r"^  \((PID \d+)\): (.*)$")
 NOISE = re.compile(
     r"^$|^> sentinel stage |^(Generating|Updating) lock file |^Use `dvc push`|^Data and pipelines are up to date"

@@ -7,6 +7,7 @@ it in a process group of its own, turns its output into progress, and prints the
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from sentinel.runner.recovery import discard_broken, release_dead
 from sentinel.spec.needs import require
 from sentinel.spec.profile import load_profile, profile_file
 from sentinel.stages.lock import exclusive
+
+AGAIN = "Run the same command again to continue from there."
 
 
 def run(spec: Path, profile: str | None) -> None:
@@ -100,10 +103,14 @@ def _repro(file: str, profile: str | None, narrator: Narrator) -> int:
     if shutil.which("sentinel", path=variables["PATH"]) is None:
         raise SentinelError("the command `sentinel`, which the stages run, is not on PATH: install the package")
     process = start([sys.executable, "-m", "dvc", "repro", file], variables)
-    with ending(process), process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            narrator.hear(line.rstrip("\n"))
+    try:
+        with ending(process), process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                narrator.hear(line.rstrip("\n"))
+    except SystemExit:
+        narrator.console.print(f"stopped. {AGAIN}", markup=False)
+        raise
     return process.returncode
 
 
@@ -112,8 +119,18 @@ def _failure(code: int, narrator: Narrator) -> SentinelError:
     if narrator.busy:
         return StageError(f"another DVC process works in this folder: {narrator.busy}\n    wait for it, or stop it")
     where = f"stage {narrator.current} failed" if narrator.current else f"DVC failed with code {code}"
-    kind = SentinelError if narrator.code == SentinelError.exit_code else StageError
-    return kind(f"{where}; its message stands above. Run the same command again to continue from there.")
+    if narrator.code == SentinelError.exit_code:
+        return SentinelError(f"{where}; its message above says what to mend. Then run the same command again.")
+    if narrator.code is not None and (narrator.code < 0 or narrator.code > 128):
+        number = -narrator.code if narrator.code < 0 else narrator.code - 128
+        why = "; for want of memory, perhaps" if number == signal.SIGKILL else ""
+        return StageError(f"{where}: it was ended by {_signal(number)}{why}. {AGAIN}")
+    return StageError(f"{where}; its message stands above. {AGAIN}")
+
+
+def _signal(number: int) -> str:
+    known = {each.value: each.name for each in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 def _show(planned: Plan, project: Path) -> None:

@@ -18,6 +18,7 @@ class Alarm(StrEnum):
     exhausted = "exhausted"
     ratio = "ratio"
     dev_drop = "dev_drop"
+    collapse = "collapse"
 
 
 STOPPING = frozenset({Alarm.kl, Alarm.void, Alarm.exhausted, Alarm.dev_drop})
@@ -41,5 +42,7 @@ MEANING: Mapping[Alarm, str] = MappingProxyType(
         "templates, and see that the engine has taken over the last weights; trainer.importance_cap bounds the harm",
         Alarm.dev_drop: "the dev tasks are solved clearly less often than before: the reward of training is not what "
         "they measure, or the steps are too large (trainer.learning_rate)",
+        Alarm.collapse: "tasks of a condition that was solved fail again; they are drawn first from now on. Where that "
+        "does not bring it back, the steps are too large (trainer.learning_rate), or trainer.kl too small",
     }
 )

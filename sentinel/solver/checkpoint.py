@@ -18,11 +18,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from sentinel.artifacts import read_json, replacing, write_json
 from sentinel.errors import ArtifactError, StageError
+from sentinel.llm.tensors import write_tensors
 from sentinel.records import Json, Record
 
 KEEP = 2
@@ -49,7 +48,7 @@ def file_hash(path: Path) -> str:
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors to a safetensors file, atomically."""
     with replacing(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        write_tensors(temporary, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -98,9 +97,9 @@ class Checkpoints:
         """
         try:
             self._save(step, write, state)
-        except (OSError, SafetensorError) as error:
+        except (ArtifactError, OSError) as error:
             raise StageError(
-                f"{self.folder}: the checkpoint of step {step} cannot be written: {error}\n"
+                f"{self.folder}: the checkpoint of step {step} cannot be written: {error.__cause__ or error}\n"
                 "    make room and run again: training continues from the checkpoint before it"
             ) from error
 

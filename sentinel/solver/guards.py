@@ -57,6 +57,7 @@ def alarms(history: Sequence[StepMetrics], limits: Alarms, best: float | None) -
         Alarm.exhausted: len(history) >= EXHAUSTED and not any(each.informative for each in history[-EXHAUSTED:]),
         Alarm.ratio: last.ratio_off is not None and last.ratio_off > limits.ratio,
         Alarm.dev_drop: last.dev is not None and best is not None and last.dev < best - limits.dev_drop,
+        Alarm.collapse: bool(set(last.collapsed).difference(*(each.collapsed for each in history[-2:-1]))),
     }
     return tuple(alarm for alarm, rings in found.items() if rings)
 

@@ -28,12 +28,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from sentinel.llm.head import Logits, PreciseHead
 from sentinel.solver.batch import MicroBatch
+from sentinel.solver.forward import states
 
 NEAR = (0.9, 1.1)
 """Importance ratios of trainer to engine that rounding explains."""
+LOGITS = 2**24
+"""Logits that exist at a time, at most: 64 MiB in fp32, and the backward pass has three times as much."""
 
 
 class Scores(NamedTuple):
@@ -63,16 +68,30 @@ class Terms(NamedTuple):
 def score(model: PreTrainedModel, batch: MicroBatch, *, temperature: float) -> Scores:
     """Logprobs and entropies of the sampled tokens at the temperature they were sampled with.
 
-    Hidden states are selected before the output layer, so logits exist only where a token was sampled. There is no
-    attention mask: padding is on the right and the model is causal.
+    Logits exist only where a token was sampled, and for no more than `LOGITS` of them at a time: beyond that they are
+    computed part by part, and again in the backward pass.
     """
-    positions = {} if batch.positions is None else {"position_ids": batch.positions}
-    hidden = model.base_model(input_ids=batch.ids, use_cache=False, **positions).last_hidden_state
-    logits = model.get_output_embeddings()(hidden[batch.rows, batch.columns]).float() / temperature
-    logprobs = logits.log_softmax(dim=-1)
+    hidden, head = states(model, batch), model.get_output_embeddings()
+    rows = max(1, LOGITS // model.config.get_text_config().vocab_size)
+    if len(hidden) <= rows:
+        return Scores(*_chosen(hidden, batch.targets, head, temperature))
+
+    def parts(logits: Logits) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        pieces = zip(hidden.split(rows), batch.targets.split(rows), strict=True)
+        return [checkpoint(_chosen, *piece, logits, temperature, use_reentrant=False) for piece in pieces]
+
+    logprobs, entropies = zip(*(head(hidden, parts) if isinstance(head, PreciseHead) else parts(head)), strict=True)
+    return Scores(torch.cat(logprobs), torch.cat(entropies))
+
+
+def _chosen(
+    hidden: torch.Tensor, targets: torch.Tensor, logits: Logits, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logprobs of the targets and entropies, [N], of hidden states [N, width]."""
+    logprobs = (logits(hidden).float() / temperature).log_softmax(dim=-1)
     with torch.no_grad():
         entropy = -(logprobs.exp() * logprobs).sum(dim=-1)
-    return Scores(logprobs.gather(-1, batch.targets[:, None])[:, 0], entropy)
+    return logprobs.gather(-1, targets[:, None])[:, 0], entropy
 
 
 def k3(logprobs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from sentinel.records import Ending, OriginKind, Outcome, Record, Reward, Task, Trajectory
+from sentinel.curriculum import Prompt
+from sentinel.records import Ending, OriginKind, Outcome, Record, Reward, Trajectory
 from sentinel.rollout.episode import Played
 from sentinel.solver.alarms import Alarm
 from sentinel.solver.shaping import conduct
@@ -20,10 +21,18 @@ from sentinel.spec.trainer import Shaping
 class Group(NamedTuple):
     """The episodes of one prompt of a step."""
 
-    task: Task
+    prompt: Prompt
+    refill: bool
+    """Whether it was drawn in place of a group without information."""
     played: list[Played]
     advantages: list[float | None] | None
     """One per episode, `None` for a void one; `None` as a whole where the group carries no information."""
+
+    @property
+    def solved(self) -> tuple[int, int]:
+        """Successes, and episodes that count."""
+        known = [each.trajectory.reward.total for each in self.played if each.trajectory.reward]
+        return round(sum(known)), len(known)
 
 
 class Update(NamedTuple):
@@ -89,6 +98,8 @@ class StepMetrics(Record):
     clipped: float | None = None
     grad_norm: float | None = None
     skipped: Skipped | None = None
+    collapsed: tuple[str, ...] = ()
+    """Conditions that were solved and are lost again."""
     alarms: tuple[Alarm, ...] = ()
     """What the guards found wrong after this step."""
     dev: float | None = None
@@ -137,7 +148,7 @@ def describe(step: int, groups: Sequence[Group], refill: int, update: Update | N
         groups=len(groups),
         informative=informative,
         informative_share=informative / len(groups),
-        targeted_share=sum(group.task.origin.kind is OriginKind.targeted for group in groups) / len(groups),
+        targeted_share=sum(group.prompt.task.origin.kind is OriginKind.targeted for group in groups) / len(groups),
         episodes=len(trajectories),
         refill=refill,
         void=dict(void),

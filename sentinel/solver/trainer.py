@@ -12,7 +12,7 @@ between any two steps. A run that is told to end (SIGTERM) writes the checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,13 @@ from typing import Protocol
 from safetensors.torch import load_file
 
 from sentinel.artifacts import write_jsonl
-from sentinel.curriculum import Curriculum
+from sentinel.curriculum import Curriculum, Memory
+from sentinel.descent import Drawn, condition_of
 from sentinel.records import Json, Task
 from sentinel.rollout.episode import Assignment, Played
 from sentinel.seeds import derive, generator
 from sentinel.solver.advantages import group_advantages
-from sentinel.solver.alarms import MEANING
+from sentinel.solver.alarms import MEANING, Alarm
 from sentinel.solver.batch import Sample
 from sentinel.solver.checkpoint import (
     Checkpoints,
@@ -82,6 +83,7 @@ class Trainer:
         checkpoints: Checkpoints,
         progress: Progress,
         checkpoint_every: int = 1,
+        on_step: Callable[[StepMetrics], None] = lambda metrics: None,
     ) -> None:
         """Prepare to train the backend's model in place.
 
@@ -96,8 +98,9 @@ class Trainer:
             checkpoints: where the steps are kept.
             progress: who is told.
             checkpoint_every: steps between checkpoints; the last step, and every new best policy, has one.
+            on_step: hears of each step that is done.
         """
-        self._backend, self._every = backend, checkpoint_every
+        self._backend, self._every, self._on_step = backend, checkpoint_every, on_step
         self.curriculum = curriculum
         self.metrics: list[StepMetrics] = []
         self._name = name
@@ -143,6 +146,10 @@ class Trainer:
         """One JSONL file per step, in order: every episode played for training."""
         return [self._checkpoints.folder / _trajectories(each.step) for each in self.metrics]
 
+    def drawn_files(self) -> list[Path]:
+        """One JSONL file per step, in order: every group that the curriculum chose."""
+        return [self._checkpoints.folder / _drawn(each.step) for each in self.metrics]
+
     def _step(self, step: int) -> None:
         groups = self._collect(step, 0, self._settings.prompts_per_step)
         for draw in range(1, 1 + self._settings.refills):
@@ -153,6 +160,8 @@ class Trainer:
         self._checkpoints.attach(_trajectories(step), partial(write_jsonl, records=trajectories))
         update = self._update(groups)
         self._updates += update is not None
+        drawn = [self._descent(step, group, update is not None) for group in groups]
+        self._checkpoints.attach(_drawn(step), partial(write_jsonl, records=drawn))
         refill = len(groups) - self._settings.prompts_per_step
         self._finish(describe(step, groups, refill, update, self._settings.shaping))
 
@@ -163,6 +172,7 @@ class Trainer:
         if step % self._settings.dev_every == 0 or step == self._settings.steps:
             score = self._judge(step)
             metrics = metrics.model_copy(update={"dev": score.value, "dev_episodes": len(self._dev) * DEV_TRIALS})
+        metrics = metrics.model_copy(update={"collapsed": self.curriculum.collapsed()})
         found = alarms([*self.metrics, metrics], self._settings.alarms, self._guards.best_value)
         self._guards.heed(found)
         metrics = metrics.model_copy(update={"alarms": found, "dev_start": self._dev_start})
@@ -174,7 +184,8 @@ class Trainer:
 
     def _collect(self, step: int, draw: int, prompts: int) -> list[Group]:
         """Draw prompts, play their groups, tell the curriculum."""
-        tasks = self.curriculum.draw(prompts, generator(*self._purpose(step, draw, "draw")))
+        chosen = self.curriculum.draw(prompts, generator(*self._purpose(step, draw, "draw")))
+        tasks = [prompt.task for prompt in chosen]
         size = self._settings.group_size
         assignments = []
         for number, task in enumerate(tasks):
@@ -184,12 +195,29 @@ class Trainer:
         self._groups += len(tasks)
         played = self._play(assignments, policy=self._signature())
         groups = []
-        for number, task in enumerate(tasks):
+        for number, prompt in enumerate(chosen):
             episodes = [shaped(each, self._settings.shaping) for each in played[number * size : (number + 1) * size]]
-            groups.append(Group(task, episodes, self._advantages(episodes)))
-            known = [each.trajectory.reward.total for each in episodes if each.trajectory.reward]
-            self.curriculum.observe(task.id, round(sum(known)), len(known))
+            group = Group(prompt, draw > 0, episodes, self._advantages(episodes))
+            self.curriculum.observe(prompt.task, *group.solved)
+            groups.append(group)
         return groups
+
+    def _descent(self, step: int, group: Group, updated: bool) -> Drawn:
+        """The link between a group's task and the update that it took part in."""
+        task, use, estimate = group.prompt
+        successes, trials = group.solved
+        return Drawn(
+            step=step,
+            refill=group.refill,
+            task=task.id,
+            condition=condition_of(task),
+            pattern=task.origin.pattern,
+            use=use,
+            estimate=round(estimate, 4),
+            successes=successes,
+            trials=trials,
+            update=self._updates if updated and group.advantages is not None else None,
+        )
 
     def _advantages(self, episodes: Sequence[Played]) -> list[float | None] | None:
         """Of a group, shaping included; none where only the shaping differs."""
@@ -239,7 +267,7 @@ class Trainer:
         """Remember the state after a whole step: weights, moments and counters belong together from here on."""
         self._state = {
             "metrics": [each.model_dump(mode="json") for each in self.metrics],
-            "curriculum": self.curriculum.state(),
+            "curriculum": self.curriculum.memory().model_dump(mode="json"),
             "guards": asdict(self._guards),
             "groups": self._groups,
             "dev_start": self._dev_start,
@@ -259,7 +287,7 @@ class Trainer:
     def _resume(self, manifest: Manifest, tensors: Path) -> None:
         state = manifest.state
         self.metrics = [StepMetrics.model_validate(each) for each in state["metrics"]]
-        self.curriculum.restore(state["curriculum"])
+        self.curriculum.restore(Memory.model_validate(state["curriculum"]))
         self._guards = Guards(**state["guards"])
         self._groups, self._dev_start = state["groups"], state["dev_start"]
         self._updates = sum(each.skipped is None for each in self.metrics)
@@ -269,6 +297,7 @@ class Trainer:
         self._progress.say(f"continuing after step {manifest.step}")
 
     def _report(self, metrics: StepMetrics) -> None:
+        self._on_step(metrics)
         if metrics.skipped is Skipped.no_information:
             self._progress.say(
                 f"step {metrics.step}: no group with different rewards among {metrics.groups} "
@@ -277,7 +306,8 @@ class Trainer:
         if metrics.skipped is Skipped.not_finite:
             self._progress.say(f"step {metrics.step}: loss or gradient is not finite: skipped, policy unchanged")
         for alarm in metrics.alarms:
-            self._progress.say(f"step {metrics.step}: alarm '{alarm}': {MEANING[alarm]}")
+            names = f" ({', '.join(metrics.collapsed)})" if alarm is Alarm.collapse else ""
+            self._progress.say(f"step {metrics.step}: alarm '{alarm}'{names}: {MEANING[alarm]}")
         shown = ("reward", "informative_share", "loss", "kl", "entropy", "dev")
         figures = {name: value for name in shown if (value := getattr(metrics, name)) is not None}
         self._progress.advance(1, **figures)
@@ -289,3 +319,7 @@ def _best(step: int | None) -> str:
 
 def _trajectories(step: int) -> str:
     return f"trajectories-{step:04d}.jsonl"
+
+
+def _drawn(step: int) -> str:
+    return f"drawn-{step:04d}.jsonl"

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from sentinel.spec.explain import explain
 from sentinel.spec.extends import Chain, read_chain
-from sentinel.spec.source import Node, Problem, did_you_mean, failure
+from sentinel.spec.source import Node, Problem, also, did_you_mean, failure
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -45,13 +45,15 @@ def validate(
     chain: Chain, models: Mapping[str, type[M]], prepare: Callable[[Node], list[Problem]] | None = None
 ) -> Document[M]:
     """Validate what was read and merged; see `read`."""
-    model = _model(chain.root, models)
-    problems = prepare(chain.root) if prepare else []
+    with also(chain.problems):
+        model = _model(chain.root, models)
+    problems = [*chain.problems, *(prepare(chain.root) if prepare else [])]
     try:
         # JSON is the mode in which a strict model still takes a list for a tuple and 1 for 1.0.
         content = model.model_validate_json(json.dumps(chain.root.plain()))
     except ValidationError as error:
-        problems += explain(error, model, chain.root)
+        told = {problem.path for problem in chain.problems}
+        problems += [problem for problem in explain(error, model, chain.root) if problem.path not in told]
     if problems:
         raise failure(problems, chain.sources)
     return Document(content, chain)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from sentinel.spec.migrate import MISPLACED
-from sentinel.spec.source import Node, Problem, did_you_mean
+from sentinel.spec.source import Node, Problem, did_you_mean, nearest
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -45,7 +45,20 @@ def explain(error: ValidationError, model: type[BaseModel], root: Node) -> list[
     """One problem per error of validating the tree's plain data as `model`."""
     misplaced = MISPLACED.get(model.__name__, {})
     errors = [found for found in error.errors(include_url=False) if found["type"] != NOT_CALLED]
-    return [_problem(details, _follow(details["loc"], model, root), misplaced) for details in errors]
+    spots = [(details, _follow(details["loc"], model, root)) for details in errors]
+    mistyped = {name for details, spot in spots if details["type"] == "extra_forbidden" and (name := _meant(spot))}
+    return [
+        _problem(details, spot, misplaced)
+        for details, spot in spots
+        if not (details["type"] == "missing" and spot.path in mistyped)
+    ]
+
+
+def _meant(spot: Spot) -> str | None:
+    """The path of the key that an unknown one was probably meant to be."""
+    section, _, key = spot.path.rpartition(".")
+    name = nearest(key, _fields(spot.above.kind)) if spot.above else None
+    return f"{section}.{name}".lstrip(".") if name else None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sentinel.spec.migrate import check_version
-from sentinel.spec.source import Node, Place, Problem, Reader, Source, did_you_mean, failure, read_source
+from sentinel.spec.source import Node, Place, Problem, Reader, Source, also, did_you_mean, failure, read_source
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Chain:
     root: Node
     sources: tuple[Source, ...]
     """The file itself first, then its parent, and so on."""
+    problems: tuple[Problem, ...] = ()
+    """What YAML would have let pass silently in them."""
 
 
 def merge(parent: Node, child: Node) -> Node:
@@ -66,19 +68,24 @@ def read_chain(path: Path) -> Chain:
     """Read a file and everything it extends, and merge them."""
     layers: list[Node] = []
     sources: list[Source] = []
+    problems: list[Problem] = []
     chain: list[tuple[Path, Place]] = []
     following: Path | None = path
     while following:
         source = read_source(following)
-        root = Reader(source).read()
-        check_version(root)
+        reader = Reader(source)
+        root = reader.read()
+        problems += reader.problems
+        with also(problems):
+            check_version(root)
         extends = root.get("extends")
         sources.append(source)
         layers.append(replace(root, value={key: node for key, node in root.children.items() if key != "extends"}))
         if extends:
             chain.append((following, extends.place))
-        following = _parent(root, extends, chain) if extends else None
+        with also(problems):
+            following = _parent(root, extends, chain) if extends else None
     merged = layers.pop()
     while layers:
         merged = merge(merged, layers.pop())
-    return Chain(merged, tuple(sources))
+    return Chain(merged, tuple(sources), tuple(problems))

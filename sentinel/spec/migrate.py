@@ -42,7 +42,7 @@ def check_version(root: Node, known: Migrations = MIGRATIONS) -> None:
     if version in older:
         hint = f"; `sentinel migrate --write {node.place.source.path}` brings it up to date"
     else:
-        hint = did_you_mean(str(version), [API_VERSION, *older])
+        hint = did_you_mean(str(version), older)
     if version != API_VERSION:
         raise failure([Problem(node.place, "apiVersion", f"found '{version}', expected '{API_VERSION}'{hint}")])
 
@@ -50,7 +50,10 @@ def check_version(root: Node, known: Migrations = MIGRATIONS) -> None:
 def migrate(path: Path, known: Migrations = MIGRATIONS) -> str:
     """The text of a spec file in the current version, comments kept; its own text where it is current already."""
     source = read_source(path)
-    root = Reader(source).read()
+    reader = Reader(source)
+    root = reader.read()
+    if reader.problems:
+        raise failure(reader.problems)
     version = root.find("apiVersion")
     if version is None or version.value not in [start for start, _ in known]:
         check_version(root, known)

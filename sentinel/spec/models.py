@@ -261,8 +261,9 @@ class Proposer(Section):
     """Who words the requests."""
     model: str | None = None
     """Model of `type: llm`, as the endpoint of the profile serves it."""
-    targeting: Literal["patterns", "none", "uniform"] = "patterns"
-    """`patterns`: the directive; `none`: the natural mix (general-RL arm); `uniform`: over all conditions."""
+    targeting: Literal["patterns", "none", "uniform", "shuffled"] = "patterns"
+    """`patterns`: the directive; `none`: the natural mix (general-RL arm); `uniform`: over all conditions; `shuffled`:
+    as many targets of the same sizes as the directive has, each at a random condition."""
     tasks: Positive
     """Candidates per iteration."""
     explore_share: Share = 0.2
@@ -282,8 +283,22 @@ class Curriculum(Section):
 
     targeted_share: Share = 0.5
     """Share of prompts drawn from targeted tasks (as far as there are any)."""
+    injection_cap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    """New targeted tasks of an iteration, at most, as a share of the tasks trained on before; the others wait."""
+    burn_in: Annotated[int, Field(ge=0, le=100)] = 1
+    """Groups of a targeted task before it may retire."""
     retire_above: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
-    """Running success rate above which a task is drawn no more."""
+    """Running success rate above which a targeted task rests."""
+    review_share: Share = 0.05
+    """Chance of a targeted prompt to go to a task that rests, so that forgetting and new ability are noticed."""
+    patience: Annotated[int, Field(ge=1)] = 16
+    """Groups without an improvement after which a condition that is mostly failed rests."""
+    least_gain: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Rise of a condition's running success rate that counts as one; it also brings its parked tasks back."""
+    solved: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
+    """Running success rate from which on a condition counts as solved, so that its loss raises an alarm."""
+    collapse: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share of its best rate below which a solved condition counts as lost: its tasks are drawn first."""
 
 
 def _usual_k(evaluator: dict[str, Any]) -> tuple[int, ...]:
@@ -374,9 +389,10 @@ class ExperimentSpec(Section):
 
     @model_validator(mode="after")
     def _targets_have_a_source(self) -> ExperimentSpec:
-        if self.controller.type == "none" and self.proposer.targeting == "patterns":
+        if self.controller.type == "none" and self.proposer.targeting in ("patterns", "shuffled"):
             raise ValueError(
-                "proposer.targeting: 'patterns' needs the directive of a controller, and controller.type is 'none'; "
+                f"proposer.targeting: '{self.proposer.targeting}' needs the directive of a controller, and "
+                "controller.type is 'none'; "
                 "use targeting 'none' or 'uniform'"
             )
         return self

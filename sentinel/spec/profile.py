@@ -138,6 +138,8 @@ class ProfileSpec(Section):
     """Where tensors live."""
     endpoints: dict[LlmRole, Endpoint] = Field(default_factory=dict)
     """Server of each role that the spec gives to a language model."""
+    tensorboard: Annotated[str, Field(min_length=1)] | None = None
+    """Folder for TensorBoard's files of the training steps, one below it per stage; null for none."""
     cluster: Cluster | None = None
     """Kubeflow Pipelines, if runs can be submitted with this profile."""
 
@@ -198,6 +200,7 @@ def profile_file(name_or_path: str | Path | None = None) -> Path:
     path = FOLDER / f"{chosen}.yaml"
     if not path.is_file():
         names = sorted(other.stem for other in FOLDER.glob("*.yaml"))
-        hint = did_you_mean(chosen, names) or f"; there are: {', '.join(names) or 'none'}"
+        none = "; there is none here, go to the project's folder"
+        hint = did_you_mean(chosen, names) or (f"; there are: {', '.join(names)}" if names else none)
         raise SpecError([f"profile '{chosen}': no such file {path}{hint}"])
     return path

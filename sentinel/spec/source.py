@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,11 +129,26 @@ def failure(problems: Iterable[Problem], sources: Iterable[Source] = ()) -> Spec
     return SpecError(problem.fault() for problem in ranked)
 
 
-def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """`; did you mean '…'?` for the nearest candidate, across camelCase and hyphens, or nothing."""
+@contextmanager
+def also(problems: Iterable[Problem]) -> Iterator[None]:
+    """Tell an error of the block together with these problems, which were found before."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError([*failure(problems).faults, *error.faults]) from None
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that was probably meant, across camelCase and hyphens."""
     known = {re.sub(r"[-_]", "", name).lower(): name for name in candidates}
     close = difflib.get_close_matches(re.sub(r"[-_]", "", word).lower(), known, n=1)
-    return f"; did you mean '{known[close[0]]}'?" if close else ""
+    return known[close[0]] if close else None
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """`; did you mean '…'?` for the nearest candidate, or nothing."""
+    close = nearest(word, candidates)
+    return f"; did you mean '{close}'?" if close else ""
 
 
 class Reader:
@@ -145,7 +161,11 @@ class Reader:
         self._yaml = YAML(typ="safe", pure=True)
 
     def read(self) -> Node:
-        """The tree of the file; raises `SpecError` with every problem found."""
+        """The tree of the file, as far as it can be read; `problems` has what is wrong in it.
+
+        Raises:
+            SpecError: It is no YAML, or no map.
+        """
         try:
             graph = self._yaml.compose("\n".join(self.source.lines) + "\n")
             root = self._node(graph, "", None) if graph else None
@@ -157,9 +177,7 @@ class Reader:
             raise failure([Problem(Place(self.source, 1, 1), "", "not valid YAML: nested too deeply")]) from None
         if root is None or not isinstance(root.value, dict):
             place = root.place if root else Place(self.source, 1, 1)
-            self.problems.append(Problem(place, "", "found no map, expected `apiVersion: …`, `kind: …`, and so on"))
-        if self.problems or root is None:
-            raise failure(self.problems)
+            raise failure([Problem(place, "", "found no map, expected `apiVersion: …`, `kind: …`, and so on")])
         return root
 
     def _place(self, mark: StringMark) -> Place:

@@ -10,6 +10,7 @@ from sentinel.evaluation.study import StudyScores, score
 from sentinel.plan import RUNS
 from sentinel.spec.expand import arms
 from sentinel.spec.load import load
+from sentinel.spec.source import did_you_mean
 from sentinel.stages.context import read_run
 
 
@@ -32,4 +33,7 @@ def _name(given: str) -> str:
 
 
 def _arm(name: str, runs: Path, iteration: int | None) -> Arm:
+    if not (runs / name).is_dir():
+        there = sorted(folder.name for folder in runs.glob("*/") if folder.name != "bases")
+        raise SentinelError(f"{name}: no experiment of this name was run here{did_you_mean(name, there)}")
     return read_arm(read_run(f"{RUNS}/{name}")[0], runs, iteration)

@@ -5,16 +5,8 @@ from __future__ import annotations
 from sentinel.artifacts import read_json, read_jsonl, write_json, write_jsonl
 from sentinel.controller.attribution import Diagnosis, diagnose
 from sentinel.controller.directive import direct, prioritise
-from sentinel.controller.history import (
-    History,
-    Sample,
-    Source,
-    age,
-    probe_samples,
-    record,
-    remember,
-    samples_of,
-)
+from sentinel.controller.history import History, Sample, Source, probe_samples, remember, samples_of
+from sentinel.controller.lives import age, record
 from sentinel.controller.patterns import Profile, find_patterns, profiles_of
 from sentinel.records import Directive, Lift, Pattern, Tally, Trajectory
 from sentinel.spec.models import DeterministicController, LlmController

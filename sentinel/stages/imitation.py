@@ -60,7 +60,7 @@ class Stored:
 
     def conversations(self, arena: Arena) -> list[Conversation]:
         """As tokens; says what became of every episode of the file."""
-        found = [samples for messages in self.texts() if (samples := imitated(messages, arena))]
+        found: list[Conversation] = [samples for messages in self.texts() if (samples := imitated(messages, arena))]
         tally = self._tally(len(found))
         rejected = ", ".join(f"{reason} {count}" for reason, count in tally.rejected.items()) or "none"
         void = sum(tally.void.values())

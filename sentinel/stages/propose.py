@@ -54,9 +54,10 @@ def run(context: Context) -> None:
 
 
 def _bench(context: Context, world: World, talking: bool) -> Bench:
-    """The archive holds the pool and all general tasks: what a policy may have trained on."""
-    tasks = context.inputs["tasks"]
-    earlier = _unique(read_jsonl(tasks / "general.jsonl", Task), read_jsonl(context.inputs["pool"], Task))
+    """The archive holds the pool, all general tasks, and what rests: what a policy may have trained on."""
+    tasks, inputs = context.inputs["tasks"], context.inputs
+    rested = read_jsonl(inputs["resting"], Task, may_be_empty=True) if "resting" in inputs else []
+    earlier = _unique(read_jsonl(tasks / "general.jsonl", Task), read_jsonl(inputs["pool"], Task), rested)
     archive = {signature(task, world) for task in earlier}
     return Bench(world, read_json(tasks / "manifest.json", Manifest), archive, talking)
 
@@ -88,6 +89,8 @@ def _player(context: Context, players: Players) -> Play:
 
 def _write(output: Path, proposal: Proposal) -> None:
     write_jsonl(output / "tasks.jsonl", proposal.tasks)
+    write_jsonl(output / "parked.jsonl", proposal.parked)
+    write_jsonl(output / "probes.jsonl", proposal.probes)
     write_jsonl(output / "rejected.jsonl", proposal.dropped)
     write_json(output / "yield.json", proposal.tally)
     write_json(output / "lift.json", proposal.lift)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sentinel.artifacts import canonical, read_jsonl, write_json, write_jsonl, write_text
@@ -24,7 +25,10 @@ def run(context: Context) -> None:
     held_out = tasks.held_out()
     dev = tasks.draw("dev", context.spec.seed_tasks.dev, held_out)
     held_out = manifest(dev + tasks.evaluate, tasks.world, entities=ids_name_people(context.spec.environment))
-    general = tasks.draw("general", context.spec.seed_tasks.general, held_out) + tasks.extra(held_out)
+    extra = tasks.extra(held_out)
+    general = tasks.draw("general", context.spec.seed_tasks.general, held_out)
+    tasks.refuse_taken_ids(extra, general)
+    general += extra
     demonstrations = tasks.draw("demonstrations", context.spec.seed_tasks.demonstrations, held_out)
     _write_world(context, tasks.world)
     write_json(context.output / "manifest.json", held_out)
@@ -78,8 +82,18 @@ class _Seeding:
                 raise ArtifactError(path, f"task '{task.id}': {rejection.reason}: {rejection.detail}", line=line)
             if not task.scenario.intents and self._context.spec.environment.user.type == "scripted":
                 raise ArtifactError(path, f"task '{task.id}': a scripted user needs `scenario.intents`", line=line)
+        self.refuse_taken_ids(tasks)
         refuse_leaks(tasks, held_out, self.world, path)
         return tasks
+
+    def refuse_taken_ids(self, own: Sequence[Task], others: Sequence[Task] = ()) -> None:
+        """Every task needs an id of its own, in the user's file and beside the generated ones."""
+        taken = {task.id: "a generated task has it" for task in others}
+        for line, task in enumerate(own, 1):
+            if task.id in taken:
+                problem = f"task '{task.id}': the id is taken: {taken[task.id]}; give it another"
+                raise ArtifactError(self._context.inputs["extra"], problem, line=line)
+            taken[task.id] = f"line {line} has it"
 
 
 def _write_world(context: Context, world: World) -> None:

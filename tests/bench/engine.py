@@ -39,7 +39,7 @@ from sentinel.seeds import generator
 from sentinel.solver import batch
 from sentinel.solver.demonstrations import Codebook, demonstrate
 from sentinel.solver.loss import score
-from sentinel.solver.warmup import fine_tune
+from sentinel.solver.warmup import Teaching
 from sentinel.spec.models import TinyPolicy
 from sentinel.spec.profile import ProfileSpec
 from tests.unit.builders import mixed, world
@@ -73,7 +73,7 @@ def make_policy(steps: int) -> Policy:
     list(demonstrate(tasks, arena(book), {}, 0, lambda: None))
     tokenizer = train_tokenizer(book.texts, atoms(), max_context=SETTINGS.max_context)
     policy = new_policy(SETTINGS, tokenizer, seed=0)
-    fine_tune(
+    lesson = Teaching(
         policy.model,
         list(demonstrate(tasks, arena(tokenizer), {}, 0, lambda: None)),
         steps=steps,
@@ -82,6 +82,8 @@ def make_policy(steps: int) -> Policy:
         rng=generator("bench"),
         pad=tokenizer.pad_token_id,
     )
+    for step in range(1, steps + 1):
+        lesson.step(step)
     return policy
 
 

@@ -2,9 +2,11 @@
 
     python -m tests.bench.trainer --json [--policy FOLDER] [--episodes 64]
 
-An update is loss, gradient, clipping and an AdamW step over all episodes of a batch; no rollouts. TRL's side calls its
-own `_compute_loss` on micro-batches of 8 episodes, padded to the longest of each eight, and adds nothing else of its
-training loop. The episodes are random ids with the lengths of the tiny policy's: speed does not depend on what is said.
+An update is loss, gradient, clipping and an AdamW step over all episodes of a batch; no rollouts. Both sides do one
+forward and one backward pass, without KL, in micro-batches of one size: TRL's are its 8 episodes, padded to the longest
+of each eight, and ours have as many tokens as eight of the longest. TRL's side calls its own `_compute_loss` and adds
+nothing else of its training loop; entropies are computed on both. The episodes are random ids with the lengths of the
+tiny policy's: speed does not depend on what is said.
 Both sides are timed by CPU seconds, which what else runs on the machine disturbs least, in turn and several times over;
 the medians count. `ratio` is of trained tokens per CPU second (`ratio_tiny` where no folder is given), `memory` of the
 peaks of resident memory.
@@ -39,6 +41,7 @@ ROUNDS, UPDATES = 3, 4
 PROMPT, LENGTHS, ACTION = 20, (30, 160), 0.3
 """Tokens of a prompt, of the rest of an episode, and the share of those that are sampled."""
 ROWS = 8
+"""Episodes of a micro-batch, TRL's default."""
 
 
 def model_of(folder: Path | None) -> PreTrainedModel:
@@ -73,7 +76,8 @@ def episodes(count: int, vocabulary: int, seed: int) -> list[Sample]:
 
 def ours(model: PreTrainedModel) -> Any:
     """Our update."""
-    updater = Updater(model, Settings(learning_rate=1e-6, kl=0.0))
+    tokens = ROWS * (PROMPT + LENGTHS[1])
+    updater = Updater(model, Settings(learning_rate=1e-6, kl=0.0, micro_batch_tokens=tokens))
     return updater.update
 
 

@@ -205,5 +205,5 @@ def test_a_stage_that_refuses_its_input_ends_the_run_with_2(project: Project) ->
         output, _ = process.communicate()
     assert process.returncode == 2
     assert "experiments/own.jsonl:1: not a valid Task" in output
-    assert "stage small-seed failed; its message stands above" in output
+    assert "stage small-seed failed; its message above says what to mend" in output
     assert "ERROR" not in output

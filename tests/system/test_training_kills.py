@@ -78,27 +78,32 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "result.safetensors")
 
 
+def drawn(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("drawn-*.jsonl"))]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], list[bytes]]:
     folder = tmp_path_factory.mktemp("undisturbed")
     assert run(folder, None) == 0
-    return weights(folder)
+    return weights(folder), drawn(folder)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_five_kills_leave_no_trace(undisturbed: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_five_kills_leave_no_trace(undisturbed: tuple[dict[str, torch.Tensor], list[bytes]], tmp_path: Path) -> None:
     steps = sorted(random.Random(5).sample(range(1, STEPS), KILLS))
     codes = [run(tmp_path, step) for step in steps]
     assert codes == [-signal.SIGKILL] * KILLS, f"a run ended before it was killed: {steps}"
     assert run(tmp_path, None) == 0
-    assert same(weights(tmp_path), undisturbed)
+    assert same(weights(tmp_path), undisturbed[0])
+    assert drawn(tmp_path) == undisturbed[1]
 
 
 def test_a_run_that_is_told_to_end_keeps_its_last_whole_step(
-    undisturbed: dict[str, torch.Tensor], tmp_path: Path
+    undisturbed: tuple[dict[str, torch.Tensor], list[bytes]], tmp_path: Path
 ) -> None:
     """With a checkpoint every tenth step only, SIGTERM writes the one of the last whole step."""
     code = run(tmp_path, 5, signal.SIGTERM, every=10)
@@ -106,4 +111,5 @@ def test_a_run_that_is_told_to_end_keeps_its_last_whole_step(
     newest = max(int(path.stem.removeprefix("step-")) for path in tmp_path.glob("step-*.json"))
     assert newest in (3, 4, 5, 6)  # 3 is the best so far, kept where the signal fell into a half step
     assert run(tmp_path, None, every=10) == 0
-    assert same(weights(tmp_path), undisturbed)
+    assert same(weights(tmp_path), undisturbed[0])
+    assert drawn(tmp_path) == undisturbed[1]

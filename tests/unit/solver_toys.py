@@ -43,12 +43,12 @@ def random_tokens(rng: np.random.Generator, length: int, sampled_share: float = 
     return Tokens(ids=rng.integers(1, VOCABULARY, length), sampled=sampled, logprobs=logprobs)
 
 
-def task(name: str, kind: OriginKind = OriginKind.general, condition: str = "plain") -> Task:
+def task(name: str, kind: OriginKind = OriginKind.general, condition: str = "plain", pattern: str = "p") -> Task:
     """A task with nothing in it but its name, origin and condition."""
     return Task(
         id=name,
         world="w",
-        origin=Origin(kind=kind, pattern="p" if kind is OriginKind.targeted else None),
+        origin=Origin(kind=kind, pattern=pattern if kind is OriginKind.targeted else None),
         scenario=Scenario(reason_for_call=name),
         gold=(),
         knobs={"condition": condition},

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
 
-from sentinel.artifacts import read_jsonl, write_jsonl
+from sentinel.artifacts import read_jsonl, replacing, replacing_folder, write_jsonl
 from sentinel.errors import ArtifactError
 from sentinel.records import Failure, Task
 from tests.unit.builders import made
@@ -54,3 +55,23 @@ def test_a_file_of_the_users_choice_is_not_to_be_deleted(tmp_path: Path) -> None
         read_jsonl(path, Task)
     with pytest.raises(ArtifactError, match=r"missing .*\n    choose another$"):
         read_jsonl(path, Task, hint="choose another")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_full_disk_is_told_with_the_path_and_the_artifact_before_it_stays(folder: bool, tmp_path: Path) -> None:
+    path = tmp_path / "artifact"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write(text: str) -> None:
+        with replacing_folder(path) if folder else replacing(path) as temporary:
+            (temporary / "part" if folder else temporary).write_text(text)
+
+    write("old")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ArtifactError, match=f"^{path}: cannot be written: File too large\n"):
+            write("new" * 4096)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (path / "part" if folder else path).read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -114,6 +114,28 @@ def test_a_wrong_variant_is_the_new_item_and_only_that() -> None:
     }, "the tool refuses an item of another product; the refusal and the missing write stand beside the cause"
 
 
+@pytest.mark.parametrize("name", ["exchange/plain", "exchange/two_items", "two/address_exchange"])
+def test_an_item_exchanged_for_itself_is_a_wrong_argument_of_a_write_that_was_allowed(name: str) -> None:
+    """The gold answer makes this exchange with other variants: nothing had to be refused."""
+    task = made(name)
+    write = next(write for write in writes(task) if write.name == "exchange_delivered_order_items")
+    moves = replacing(expert(task), write, changed(write, new_item_ids=write.arguments["item_ids"]))
+    failure = explain(play(task, moves))
+    label = failure.labels[failure.decisive]
+    assert found(label)[0::2] == (LabelKind.wrong_argument, "exchange_delivered_order_items")
+    assert label.argument == "new_item_ids"
+    assert [label.rule for label in failure.labels if label.kind is LabelKind.against_policy] == ["same_item"]
+
+
+def test_an_item_exchanged_for_itself_that_nobody_wanted_is_against_policy() -> None:
+    task = made("two/address_exchange")
+    exchange = next(write for write in writes(task) if write.name == "exchange_delivered_order_items")
+    wanted = task.model_copy(update={"gold": tuple(call for call in task.gold if call != exchange)})
+    moves = replacing(expert(task), exchange, changed(exchange, new_item_ids=exchange.arguments["item_ids"]))
+    label = verdict(play(wanted, moves))
+    assert (label.kind, label.rule) == (LabelKind.against_policy, "same_item")
+
+
 def test_one_of_two_items_left_out_is_a_wrong_list_of_items() -> None:
     task = made("return/two_items")
     (write,) = writes(task)
@@ -218,7 +240,14 @@ def test_a_needless_transfer_explains_the_missing_write() -> None:
 def test_a_missing_transfer() -> None:
     task = made("transfer/plain")
     assert verdict(play(task, [*reads(task), DONE])).kind is LabelKind.missing_transfer
-    assert verdict(play(task, [*reads(task), DENY])).kind is LabelKind.false_refusal
+    refused = explain(play(task, [*reads(task), DENY]))
+    assert refused.labels[refused.decisive].kind is LabelKind.missing_transfer, "there was no write to refuse"
+    assert LabelKind.false_refusal in {label.kind for label in refused.labels}
+
+
+def test_a_refusal_before_a_transfer_is_what_is_wrong() -> None:
+    task = made("transfer/plain")
+    assert verdict(play(task, [*reads(task), DENY, TRANSFER, TRANSFERRED])).kind is LabelKind.false_refusal
 
 
 def test_a_loop_explains_running_out_of_turns() -> None:

@@ -83,6 +83,7 @@ def test_a_pattern_is_described_contrasted_and_cited() -> None:
         "episodes": 8,
         "failures_elsewhere": 0,
         "episodes_elsewhere": 8 * (len(NAMES) - 1),
+        "otherwise": 0,
     }
     assert pattern.status is PatternStatus.new
     assert [e.trajectory for e in pattern.evidence] == sorted(e.trajectory for e in pattern.evidence)

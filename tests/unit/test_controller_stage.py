@@ -175,7 +175,8 @@ def test_a_pattern_without_episodes_under_its_condition_is_not_called_resolved(t
     others = [p for p in played({}) if p.task.knobs["condition"] != "cancel/no_reason"]
     two = stage(tmp_path, spec, 2, others)
     (life,) = read_json(two / "history.json", History).lives
-    assert (patterns(two), life.pattern.status) == ({}, PatternStatus.new)
+    assert (patterns(two)["cancel/no_reason"].status, life.pattern.status) == (PatternStatus.unclear,) * 2
+    assert life.struck and (life.struck.failures, life.pattern.contrast.episodes) == (8, 0)
 
 
 def test_history_off_forgets(tmp_path: Path, root: Path) -> None:

@@ -1,11 +1,12 @@
 """Every gate rejects what was planted for it, in its own words, and lets sound tasks through."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 import pytest
 
-from sentinel.env.overlay import Records, Session, World
+from sentinel.env.overlay import Session, World
 from sentinel.env.tau2 import benchmark_tasks, benchmark_users
 from sentinel.proposer.conditions import conditions
 from sentinel.proposer.gates import Bench, duplicate, first_rejection, gold_replay, leakage, noop, schema
@@ -186,8 +187,8 @@ class LeakyWorld(World):
 
     shared: Session | None = None
 
-    def open(self, records: Records | None = None) -> Session:
-        self.shared = self.shared or super().open(records)
+    def lay(self, own: Mapping[str, Mapping[str, Any]]) -> Session:
+        self.shared = self.shared or super().lay(own)
         return self.shared
 
 

@@ -13,7 +13,7 @@ from sentinel.solver.alarms import MEANING, STOPPING, Alarm
 from sentinel.solver.checkpoint import Checkpoints
 from sentinel.solver.guards import Guards, alarms
 from sentinel.solver.metrics import StepMetrics
-from sentinel.solver.trainer import Trainer
+from sentinel.solver.trainer import FIRST_TRIAL, Trainer
 from sentinel.solver.update import Updater
 from sentinel.spec.models import Curriculum as CurriculumSettings
 from sentinel.spec.trainer import Alarms
@@ -45,6 +45,7 @@ def test_nothing_rings_for_an_unremarkable_run() -> None:
         ({"informative_share": 0.04}, Alarm.informative),
         ({"ratio_off": 0.51}, Alarm.ratio),
         ({"dev": 0.39}, Alarm.dev_drop),
+        ({"collapsed": ("refuse/status",)}, Alarm.collapse),
     ],
 )
 def test_an_alarm_rings_for_its_figure_alone(changes: dict[str, object], alarm: Alarm) -> None:
@@ -63,6 +64,25 @@ def test_three_steps_without_information_ring() -> None:
     steps = [step(1), step(2, **nothing), step(3, **nothing), step(4, **nothing)]
     assert alarms(steps[:3], Alarms(), best=None) == (Alarm.informative,)
     assert alarms(steps, Alarms(), best=None) == (Alarm.informative, Alarm.exhausted)
+
+
+def test_a_lost_condition_rings_once_and_another_one_again() -> None:
+    lost = [step(n, collapsed=names) for n, names in enumerate([(), ("a",), ("a",), ("a", "b")])]
+    rang = [alarms(lost[:n], Alarms(), best=None) for n in (1, 2, 3, 4)]
+    assert rang == [(), (Alarm.collapse,), (), (Alarm.collapse,)]
+
+
+def test_a_solved_condition_that_is_lost_is_named_to_the_reader(tmp_path: Path) -> None:
+    """The game is won for some steps, and then never again."""
+
+    def won_then_lost(played: Played, assignment: Assignment) -> Played:
+        won = assignment.trial % 8 < 7 and assignment.trial < FIRST_TRIAL + 100
+        return Played(trajectory(assignment, won, "p"), played.samples)
+
+    trainer, log = sabotaged(tmp_path, Sabotage(won_then_lost), 0.0001)
+    metrics = trainer.train()
+    assert metrics[-1].collapsed == ("plain",)
+    assert any("alarm 'collapse' (plain): tasks of a condition that was solved fail again" in text for text in log.said)
 
 
 def test_figures_that_are_not_there_ring_nothing() -> None:

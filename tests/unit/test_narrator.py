@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from sentinel.runner.narrator import Narrator
@@ -65,3 +66,20 @@ def test_the_code_of_a_failed_stage_is_kept() -> None:
 
 def test_a_stage_that_complains_is_heard() -> None:
     assert told("runs/x: missing artifact\n")[1] == ["runs/x: missing artifact"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "exit_code"),
+    [
+        (2, "its message above says what to mend. Then run the same command again.", 2),
+        (1, "its message stands above. Run the same command again", 1),
+        (-9, "it was ended by SIGKILL; for want of memory, perhaps. Run the same command again", 1),
+        (143, "it was ended by SIGTERM. Run the same command again", 1),
+    ],
+)
+def test_a_failed_stage_is_told_with_what_to_do(code: int, words: str, exit_code: int) -> None:
+    failed = f"ERROR: failed to reproduce 'small-seed': failed to run: sentinel stage seed --run r, exited with {code}"
+    narrator, _ = told(f"Running stage 'small-seed':\n{failed}\n")
+    error = _failure(1, narrator)
+    assert words in str(error) and "stage small-seed failed" in str(error)
+    assert error.exit_code == exit_code

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sentinel.artifacts import read_json, read_jsonl, write_json, write_jsonl
+from sentinel.descent import Probed
 from sentinel.env.overlay import World
 from sentinel.env.synthetic import atoms
 from sentinel.env.tau2 import benchmark_tasks, benchmark_users
@@ -22,7 +23,7 @@ from sentinel.proposer.frontier import Play, Probe, judge, lift
 from sentinel.proposer.gates import Bench
 from sentinel.proposer.leakage import manifest
 from sentinel.proposer.makers import PlainTasks
-from sentinel.proposer.propose import ATTEMPTS, GIVE_UP, Target, explore, generating, propose, targets
+from sentinel.proposer.propose import ATTEMPTS, GIVE_UP, Proposal, Target, explore, generating, propose, targets
 from sentinel.proposer.reasons import Reason
 from sentinel.proposer.trajectory import Scenes, shared_scenes, synthetic_scenes
 from sentinel.records import (
@@ -267,6 +268,54 @@ def test_lift_compares_patterns_with_the_explore_tasks_before_selection() -> Non
     assert easy.lift == 0.0
 
 
+def proposed(least_lift: float | None) -> Proposal:
+    """A pattern that is always failed, one that never is, and the control."""
+    order = [weakness("hard", 4, family="two"), weakness("easy", 4, family="address"), explore(12)]
+    play, _ = reference()
+    solvability = Solvability(trials=4, band=(0, 4))
+    return propose(order, generating(PlainTasks(scenes())), bench(), SEED, solvability, play, least_lift)
+
+
+def test_a_pattern_without_the_least_lift_loses_all_of_its_tasks_and_no_other_does() -> None:
+    free, strict = proposed(None), proposed(1.2)
+    assert {task.origin.pattern for task in free.tasks} == {"hard", "easy", None}
+    assert strict.tasks == tuple(task for task in free.tasks if task.origin.pattern != "easy")
+    assert strict.tally.rejected == {"lift:no_lift": 4}
+    assert {verdict.detail for verdict in strict.dropped} == {"lift 0.00, wanted 1.2"}
+    assert strict.tally.check().requested == free.tally.requested
+    assert strict.lift == free.lift, "what was measured is told all the same"
+    assert strict.probes == free.probes
+
+
+def test_the_least_lift_is_met_by_what_reaches_it() -> None:
+    reached = proposed(None).lift.patterns["hard"].lift
+    assert reached is not None
+    assert "hard" in {task.origin.pattern for task in proposed(reached).tasks}
+    assert "hard" not in {task.origin.pattern for task in proposed(reached + 0.01).tasks}
+
+
+def test_an_unknown_lift_costs_nobody_its_quota() -> None:
+    order = [weakness("p1", 3, family="return")]
+    play, _ = reference()
+    solvability = Solvability(trials=4, band=(0, 4))
+    made = propose(order, generating(PlainTasks(scenes())), bench(), SEED, solvability, play, least_lift=5.0)
+    assert made.lift.patterns["p1"].lift is None
+    assert made.tally.kept == 3
+
+
+def test_what_the_policy_never_solves_is_parked_if_it_was_made_for_a_pattern() -> None:
+    order = [weakness("hard", 4, family="two"), weakness("some", 4, family="return"), explore(12)]
+    play, _ = reference()
+    made = propose(order, generating(PlainTasks(scenes())), bench(), SEED, Solvability(trials=4, band=(1, 3)), play)
+    assert [task.origin.pattern for task in made.parked] == ["hard"] * 4
+    never = {verdict.candidate for verdict in made.dropped if verdict.reason == "never_solved"}
+    assert never > {task.id for task in made.parked}, "explore tasks that are never solved are only dropped"
+    counts = {probe.task: (probe.successes, probe.trials) for probe in made.probes}
+    assert len(counts) == 20
+    assert {counts[task.id] for task in made.parked} == {(0, 4)}
+    assert {counts[task.id] for task in made.tasks} == {(2, 4)}
+
+
 def test_lift_is_unknown_without_a_control_or_without_failures_in_it() -> None:
     task = propose([weakness("p1", 1, family="return")], generating(PlainTasks(scenes())), bench(), SEED).tasks[0]
     control = propose([explore(1)], generating(PlainTasks(scenes())), bench(), SEED).tasks[0]
@@ -297,10 +346,10 @@ DIRECTIVE = Directive(
 )
 
 
-def arm(targeting: str, tasks: int = 70) -> list[Target]:
+def arm(targeting: str, tasks: int = 70, directive: Directive = DIRECTIVE, seed: int = 0) -> list[Target]:
     settings = Proposer.model_validate({"targeting": targeting, "tasks": tasks, "explore_share": 0.2})
     names = [condition.condition for condition in conditions()]
-    return targets(settings, DIRECTIVE, [PATTERN], names, generator("arm"))
+    return targets(settings, directive, [PATTERN], names, generator("arm", seed))
 
 
 def test_arms_differ_in_their_targets_only() -> None:
@@ -312,6 +361,22 @@ def test_arms_differ_in_their_targets_only() -> None:
     assert sum(target.tasks for target in conditions_) == 56
     assert {target.tasks for target in conditions_} == {1, 2}
     assert {target.pattern for target in conditions_} == {condition.condition for condition in conditions()}
+
+
+def test_a_shuffled_directive_keeps_its_sizes_and_loses_its_aim() -> None:
+    sizes = (9, 5, 3)
+    quotas = tuple(Quota(pattern=f"p{n}", tasks=n, constraints=ORDERED, instruction="") for n in sizes)
+    directive = Directive(iteration=1, quotas=quotas, explore=4)
+    every = [arm("shuffled", directive=directive, seed=seed) for seed in range(40)]
+    assert every[0] == arm("shuffled", directive=directive, seed=0)
+    names = {condition.condition for condition in conditions()}
+    for *aimed, rest in every:
+        assert rest == explore(4)
+        assert sum(target.tasks for target in aimed) == sum(sizes)
+        assert all(target.constraints == {"condition": target.pattern} and not target.tools for target in aimed)
+        assert {target.pattern for target in aimed} <= names
+    assert len({target.pattern for one in every for target in one}) > 20, "the pattern decides nothing any more"
+    assert [target.tasks for target in every[0]] == [9, 5, 3, 4]
 
 
 def test_tau2_tasks_are_about_people_that_the_benchmark_does_not_know() -> None:
@@ -372,13 +437,19 @@ def test_the_stage_probes_with_the_policy_and_parks_what_it_never_solves(root: P
     from sentinel.spec.models import TinyPolicy
     from sentinel.stages.propose import run
 
-    context = stage_context(root, tmp_path, gates={"solvability": {"trials": 2, "band": (1, 1)}})
+    gates = {"solvability": {"trials": 2, "band": (1, 1)}, "least_lift": 0.9}
+    context = stage_context(root, tmp_path, gates=gates)
     tiny = TinyPolicy(type="tiny", layers=1, hidden=32, heads=2, feed_forward=32, max_context=320)
     save_policy(context.inputs["policy"], new_policy(tiny, arena().tokenizer, seed=0))
     run(context)
     tally = read_json(context.output / "yield.json", Tally)
     assert tally.kept == 0
     assert tally.rejected["solvability:never_solved"] == 8
+    parked = read_jsonl(context.output / "parked.jsonl", Task)
+    probes = read_jsonl(context.output / "probes.jsonl", Probed)
+    assert [task.origin.pattern for task in parked] == ["p1"] * 6
+    assert {(probe.successes, probe.trials) for probe in probes} == {(0, 2)}
+    assert {probe.task for probe in probes} > {task.id for task in parked}
     assert read_json(context.output / "lift.json", Lift).patterns["p1"].failure_rate == 1.0
 
 

@@ -17,7 +17,7 @@ from sentinel.evaluation.breakdown import breakdown
 from sentinel.evaluation.charts import forest, nice_ticks, spread
 from sentinel.evaluation.intervals import Interval
 from sentinel.evaluation.page import cell, direction, percent, points, span
-from sentinel.records import Directive, Outcome, Pattern, Review, Tally
+from sentinel.records import Contrast, Directive, Outcome, Pattern, PatternStatus, Review, Tally
 from sentinel.spec.profile import ProfileSpec
 from sentinel.stages import report
 from sentinel.stages.context import Context
@@ -152,6 +152,34 @@ def test_the_life_of_a_pattern_is_told(output: Path, metrics: dict[str, Any]) ->
     told = "diagnosed 8/31, probed 17/56, trained 41/96"
     assert (output / "report.html").read_text().count(told) == 3
     assert f"new, 14 tasks ({told})" in (output / "report.md").read_text()
+
+
+def test_a_known_pattern_is_told_as_measured_and_its_row_has_no_counts(tmp_path: Path) -> None:
+    """Rare, not to be told and absorbed are three things, and none of them is a dash."""
+    inputs = write_experiment(tmp_path / "runs")
+    path = inputs["control_03"] / "patterns.jsonl"
+    first, second, third, *_ = read_jsonl(inputs["control_01"] / "patterns.jsonl", Pattern)
+    host = first.model_copy(update={"id": "host", "condition": {"family": "items"}, "related": (first.id,)})
+    fewer = Contrast(failures=2, episodes=20, failures_elsewhere=0, episodes_elsewhere=9)
+    blocked = fewer.model_copy(update={"failures": 0, "episodes": 4, "otherwise": 4})
+    measured = [
+        host,
+        first.model_copy(update={"status": PatternStatus.absorbed, "related": ("host",), "contrast": fewer}),
+        second.model_copy(update={"status": PatternStatus.rare, "contrast": fewer, "error": "The agent errs"}),
+        third.model_copy(update={"status": PatternStatus.unclear, "contrast": blocked}),
+    ]
+    write_jsonl(path, measured)
+    folder = run(tmp_path, inputs)
+    text = (folder / "report.md").read_text()
+    for told in (
+        "2 of 20, absorbed: now where family = items",
+        "2 of 20, rare",
+        "0 of 4, unclear: 4 failed otherwise",
+    ):
+        assert f"| {told}" in text and f">{told}<" in (folder / "report.html").read_text()
+    assert f"| The agent errs ({second.id}) | " in text, "the row is named without the counts of its last measurement"
+    patterns = json.loads((folder / "metrics.json").read_text())["iterations"][3]["patterns"]
+    assert [pattern["id"] for pattern in patterns] == ["host"], "figures are of what a diagnosis found"
 
 
 def test_what_a_language_model_did_to_the_patterns_is_told(tmp_path: Path) -> None:

@@ -126,6 +126,15 @@ def test_own_tasks_that_leak_are_refused_and_nothing_is_written(folder: Path, ro
     refused(experiment, tmp_path, LeakageError, rf"own\.jsonl:2: {first}\s+\S+own\.jsonl:3: {second}")
 
 
+def test_every_own_task_has_an_id_of_its_own(folder: Path, root: Path, tmp_path: Path) -> None:
+    fresh, general = made("cancel/plain"), sets(folder)["general"][0]
+    refused(
+        extra(root, tmp_path, [fresh, fresh]), tmp_path, ArtifactError, rf"own\.jsonl:2: task '{fresh.id}': .*line 1"
+    )
+    taken = fresh.model_copy(update={"id": general.id})
+    refused(extra(root, tmp_path, [taken]), tmp_path, ArtifactError, rf"own\.jsonl:1: task '{general.id}': .*generated")
+
+
 def test_own_tasks_about_a_held_out_person_are_refused(root: Path, tmp_path: Path) -> None:
     where = seeded(small(root, environment=NATURAL), tmp_path / "first")
     victim = sets(where)["dev"][0]

@@ -218,7 +218,7 @@ UNREADABLE = {
     "no version": (b"kind: Experiment\n", "1:1: apiVersion: missing, expected 'sentinel.dev/v1alpha1'"),
     "unknown version": (
         b"kind: Experiment\napiVersion: sentinel.dev/v1alpha0\n",
-        "2:13: apiVersion: found 'sentinel.dev/v1alpha0', expected 'sentinel.dev/v1alpha1'; did you mean",
+        "2:13: apiVersion: found 'sentinel.dev/v1alpha0', expected 'sentinel.dev/v1alpha1'",
     ),
     "no kind": (
         b"apiVersion: sentinel.dev/v1alpha1\n",
@@ -237,7 +237,19 @@ def test_a_file_that_is_no_document_is_reported_where_it_breaks(content: bytes, 
     path.write_bytes(content)
     with pytest.raises(SpecError) as caught:
         check(path)
-    assert caught.value.problems[0].startswith(f"{path}:{message}")
+    assert any(problem.startswith(f"{path}:{message}") for problem in caught.value.problems)
+
+
+def test_what_yaml_would_let_pass_is_told_with_all_other_faults(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(VALID.replace("seed: 7", "seed: 7\n  seed: 8\n  sed: 9").replace("iterations: 1", "iteratoins: 1"))
+    with pytest.raises(SpecError) as caught:
+        load(path)
+    assert [problem.split("\n")[0].removeprefix(f"{path}:") for problem in caught.value.problems] == [
+        "7:3: spec.seed: duplicate key: line 6 has it already; keep one of them",
+        "8:3: spec.sed: unknown key; did you mean 'seed'?",
+        "9:3: spec.iteratoins: unknown key; did you mean 'iterations'?",
+    ], "a mistyped key is not missing as well"
 
 
 def test_fewer_trials_are_a_change_of_one_value(tmp_path: Path) -> None:

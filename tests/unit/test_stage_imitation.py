@@ -38,7 +38,8 @@ TALK = ("What is the reason?", "Which order?", "Your order is cancelled.")
 
 def trajectories() -> list[Trajectory]:
     """Six that succeeded, one that failed and a void one."""
-    won = [acted(task, expert(task), spelled()).trajectory for n in range(6) if (task := made("cancel/no_reason", n))]
+    tasks = [made("cancel/no_reason", n) for n in range(6)]
+    won = [acted(task, expert(task), spelled()).trajectory for task in tasks]
     lost = won[0].model_copy(update={"outcome": Outcome.failure})
     void = won[0].model_copy(update={"outcome": Outcome.void, "void_reason": VoidReason.user_simulator, "reward": None})
     return [*won, lost, void]
@@ -243,3 +244,23 @@ def test_a_killed_imitation_goes_on_with_the_next_step_to_the_same_bytes(
     warmup.run(replace(context, progress=resumed))
     assert begun == [moment - 1]
     assert contents(context.output / "policy") == contents(whole.output / "policy")
+
+
+def test_a_model_without_padding_token_and_chat_template_is_taught_like_any(
+    root: Path, tmp_path: Path, ours: Path
+) -> None:
+    """Padding stands where no real token sees it, and conversations are rendered by templates of our own."""
+    folder = tmp_path / "bare"
+    tokenizer = train_tokenizer([""], atoms(), max_context=SMALL.max_context)
+    policy = new_policy(SMALL, tokenizer, seed=0)
+    policy.model.config.pad_token_id = None
+    save_policy(folder, policy)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    bare = load_policy(folder)
+    assert (bare.tokenizer.pad_token, bare.tokenizer.chat_template, bare.model.config.pad_token_id) == (None,) * 3
+    context = context_for(root, tmp_path, ours, pretrained(folder), steps=20)
+    warmup.run(context)
+    first, last = losses(context)
+    assert last < first

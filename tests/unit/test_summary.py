@@ -24,12 +24,19 @@ def row(number: int, value: float) -> dict[str, Any]:
         "rejected": {"always_solved": 31, "duplicate": 4},
         "void": {"infrastructure": 3},
     }
-    pattern = {"description": "asks for no [order]", "status": "new", "support": 41, "tasks_ordered": 12}
-    hopeless = {**pattern, "description": "never", "support": 30, "tasks_ordered": 0, "failures": 30, "episodes": 30}
+    pattern = {
+        "description": "asks for no [order]",
+        "status": "new",
+        "support": 41,
+        "tasks_ordered": 12,
+        "no_tasks": "",
+    }
+    hopeless = {**pattern, "description": "never", "support": 30, "tasks_ordered": 0, "no_tasks": "why not"}
+    rare = [{**pattern, "description": f"rare {n}", "support": 1, "tasks_ordered": n} for n in (0, 0, 4, 5)]
     none = {"requested": 0, "kept": 0, "rejected": {}, "void": {}}
     return {
         "iteration": number, "pass_hat_1": interval, "pass_hat_4": interval, "voids": number, "rollouts": 2512 * number,
-        "candidates": made if number else none, "patterns": [pattern, hopeless] if number else [],
+        "candidates": made if number else none, "patterns": [pattern, hopeless, *rare] if number else [],
     }  # fmt: skip
 
 
@@ -54,14 +61,15 @@ def test_everything_a_run_owes_its_reader_is_there(tmp_path: Path) -> None:
         assert expected in text
     assert "41 asks for no [order] (new, 12 tasks ordered)" in text
     assert "+21.0 [+15.0, +27.0] points" in text
-    assert "30 never (new, no tasks: strikes in 30 of 30 episodes with its condition) Tasks go where" in text
+    assert "30 never (new, no tasks: why not)" in text
+    assert "and 9 tasks ordered for 2 rarer patterns" in text
     assert "…" not in text, "nothing is cut off at 80 columns"
 
 
 def test_where_nothing_is_targeted_no_reason_is_owed(tmp_path: Path) -> None:
     untargeted = document()
     for pattern in untargeted["iterations"][1]["patterns"]:
-        pattern["tasks_ordered"] = 0
+        pattern |= {"tasks_ordered": 0, "no_tasks": ""}
     text = shown(tmp_path, untargeted)
     assert "30  never (new)" in text and "no tasks" not in text
 

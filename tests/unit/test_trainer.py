@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 
 from sentinel.artifacts import read_jsonl
 from sentinel.curriculum import Curriculum
+from sentinel.descent import Drawn, Use
 from sentinel.llm.transcript import Tokens
 from sentinel.records import OriginKind, Trajectory
 from sentinel.rollout.episode import Assignment, Played
@@ -49,6 +50,10 @@ def weights(model: LlamaForCausalLM) -> torch.Tensor:
 
 def trajectories(run: Trainer) -> list[Trajectory]:
     return [each for path in run.trajectory_files() for each in read_jsonl(path, Trajectory)]
+
+
+def groups(run: Trainer) -> list[Drawn]:
+    return [each for path in run.drawn_files() for each in read_jsonl(path, Drawn)]
 
 
 def test_it_learns_the_game(tmp_path: Path) -> None:
@@ -94,6 +99,25 @@ def test_every_episode_is_counted_kept_and_named_once(tmp_path: Path) -> None:
     assert {each.policy for each in played} == {"start", "start+1", "start+2"}
 
 
+def test_every_group_is_linked_with_its_task_its_episodes_and_its_update(tmp_path: Path) -> None:
+    model = tiny_llama()
+    run = trainer(tmp_path, model, WordGame(model, void_every=5), settings(steps=4))
+    metrics = run.train()
+    drawn, played = groups(run), iter(trajectories(run))
+    for group in drawn:
+        episodes = [next(played) for _ in range(settings().group_size)]
+        rewards = [each.reward.total for each in episodes if each.reward]
+        assert {each.task.id for each in episodes} == {group.task}
+        assert (group.successes, group.trials) == (sum(rewards), len(rewards))
+        assert {each.policy for each in episodes} == {f"start+{group.step - 1}" if group.step > 1 else "start"}
+        assert group.update == (group.step if len(set(rewards)) == 2 else None)
+        assert group.pattern == ("p" if group.task.startswith("t") else None)
+    assert next(played, None) is None
+    assert [sum(group.step == each.step for group in drawn) for each in metrics] == [each.groups for each in metrics]
+    assert sum(group.refill for group in drawn) == sum(each.refill for each in metrics) > 0
+    assert {group.use for group in drawn} >= {Use.targeted, Use.general}
+
+
 def test_a_run_that_died_at_any_step_ends_in_the_same_bits(tmp_path: Path) -> None:
     model = tiny_llama()
     whole = trainer(tmp_path / "whole", model, WordGame(model), settings())
@@ -123,7 +147,8 @@ def test_a_run_that_died_at_any_step_ends_in_the_same_bits(tmp_path: Path) -> No
         assert rest.train() == expected
         assert torch.equal(weights(again), weights(model))
         assert trajectories(rest) == played
-        assert rest.curriculum.state() == whole.curriculum.state()
+        assert groups(rest) == groups(whole)
+        assert rest.curriculum.memory() == whole.curriculum.memory()
 
 
 def test_two_runs_are_equal(tmp_path: Path) -> None:

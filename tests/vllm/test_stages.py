@@ -132,6 +132,13 @@ def watch(project: Path, name: str) -> TextIO:
     return logs[0].open(encoding="utf-8", errors="replace")
 
 
+SMALL_TALK = (
+    "Say goodbye in three words.", "Name a town. One word only.", "Say yes.", "Count from one to five.",
+    "What is two plus two? Only the number.", "Name three colours.", "Greet me.", "Tell me a short joke.",
+)  # fmt: skip
+"""Some are answered within a turn's tokens nearly always, some nearly never: of so many groups one has both."""
+
+
 def chat(task: Task, words: str) -> Task:
     """A task that wants nothing done: whoever keeps to short turns until the user gives up has solved it."""
     scenario = task.scenario.model_copy(update={"intents": (Intent(request=words),), "identity_volunteered": False})
@@ -142,7 +149,7 @@ def test_a_trained_policy_is_served_with_its_new_weights(project: Path) -> None:
     """On small talk: a small model succeeds at nothing else, and without successes there is no gradient."""
     pool = project / BASE / "tasks" / "general.jsonl"
     task = read_jsonl(pool, Task)[0]
-    write_jsonl(pool, [chat(task, "Say goodbye in three words."), chat(task, "Name a town. One word only.")])
+    write_jsonl(pool, [chat(task, words) for words in SMALL_TALK])
     for kind in ("control", "propose"):
         finished(project, kind, f"{RUN}/01")
     stage = start(project, "train", f"{RUN}/01")
@@ -153,7 +160,7 @@ def test_a_trained_policy_is_served_with_its_new_weights(project: Path) -> None:
     [step] = read_jsonl(project / RUN / "01/train/metrics.jsonl", StepMetrics)
     print(f"{step.trained_tokens} tokens trained, ratio {step.ratio}, void {step.void}")
     assert step.skipped is None, "no group had different rewards: nothing was trained"
-    assert step.episodes == 12
+    assert step.episodes == 32
     assert step.ratio == pytest.approx(1.0, abs=0.01), "what vLLM says of its samples is what the trainer computes"
     assert served.count('POST /collective_rpc HTTP/1.1" 200') == 1
     load_policy(project / RUN / "01/train/policy")

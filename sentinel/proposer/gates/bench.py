@@ -35,7 +35,7 @@ class Case:
 
     def open(self) -> Session:
         """A fresh private world."""
-        return self._world.open(self._own)
+        return self._world.lay(self._own)
 
     @cached_property
     def db(self) -> Database:

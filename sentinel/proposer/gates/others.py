@@ -25,5 +25,6 @@ def solved_by_talking(candidate: Task, bench: Bench) -> Rejection | None:
     """The reference agent, which knows neither gold answer nor scenario, reaches the goal with the scripted user."""
     if not bench.talking:
         return None
-    problem = converse(candidate, bench.world).problem
+    case = bench.case(candidate)
+    problem = converse(candidate, case.open(), case.gold.delta).problem
     return Rejection(Reason.unsolved_by_talking, problem) if problem else None

@@ -1,6 +1,6 @@
 """Reference agent and scripted user in one world: can the task be solved by talking?
 
-played = converse(task, world)
+played = converse(task, world.open(task.records), gold_delta(world, task))
 played.problem            # "" where it is solved; else why not
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sentinel.env.overlay import World
-from sentinel.env.scoring import gold_delta, score
+from sentinel.env.overlay import Delta, Session
+from sentinel.env.scoring import score
 from sentinel.env.users import ScriptedUser, ends
 from sentinel.proposer.natural.agent import Agent
 from sentinel.proposer.natural.understood import Lost
@@ -35,9 +35,9 @@ class Conversation(NamedTuple):
     """Empty where the task was solved."""
 
 
-def converse(task: Task, world: World) -> Conversation:
-    """Play the task with the reference agent and the scripted user."""
-    session, user = world.open(task.records), ScriptedUser(task.scenario)
+def converse(task: Task, session: Session, gold: Delta) -> Conversation:
+    """Play the task with the reference agent and the scripted user; `session` is its world, `gold` the goal."""
+    user = ScriptedUser(task.scenario)
     lines = [Line("user", user.opening())]
     dialogue, answer = Agent().talk(lines[0].text), None
     try:
@@ -54,7 +54,7 @@ def converse(task: Task, world: World) -> Conversation:
     except StopIteration:
         return Conversation(lines, "the agent has nothing more to say, and the user goes on")
     said = [line.text for line in lines if line.speaker == "agent"]
-    reward = score(task, session.delta(), gold_delta(world, task), said)
+    reward = score(task, session.delta(), gold, said)
     if not ends(lines[-1].text):
         return Conversation(lines, "the conversation does not end")
     return Conversation(lines, "" if reward.total == 1.0 else f"it ends otherwise: {reward}")

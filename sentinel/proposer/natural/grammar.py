@@ -66,6 +66,11 @@ class Words:
         """One of a plain list of the grammar."""
         return self.one(grammar()[key], **slots)
 
+    def different(self, key: str, count: int) -> list[str]:
+        """So many of a plain list, each at most once as long as there are others."""
+        ways = grammar()[key]
+        return [ways[int(n)] for n in self._rng.permutation(len(ways))][:count] if count <= len(ways) else ways * count
+
     def phrase(self, key: str, form: str, **slots: str) -> str:
         """A part of a sentence."""
         return self.one(grammar()[key][form], **slots)

@@ -168,6 +168,7 @@ class Grounding:
             count = 2
         elif name == "return" and kind.obstacle == "none" and kind.items is None:
             count = int(self._rng.choice([1, 2, len(order.items)], p=[0.5, 0.3, 0.2]))
+            count = 1 if kind.reference == "similar" else count
         else:
             count = kind.items or (2 if name == "exchange" and kind.withheld == "none" and self._chance(0.2) else 1)
             count = 1 if kind.correction != "none" or kind.obstacle != "none" else count

@@ -71,8 +71,9 @@ class Wording:
 
     def _unknown(self, requests: Sequence[Request], identity: Identity) -> str:
         gaps = ["your email address"] if not identity.by_email else []
-        if any(request.described for request in requests):
-            gaps.append("the number of the order")
+        if described := sum(request.described for request in requests):
+            named = any(request.first.order and not request.described for request in requests)
+            gaps.append(f"the number{'s' * (described > 1)} of the {'other ' * named}order{'s' * (described > 1)}")
         return f"You do not remember {' or '.join(gaps)}." if gaps else ""
 
     def _instructions(self, requests: Sequence[Request], told: Sequence[_Told], identity: Identity) -> str:
@@ -94,8 +95,8 @@ class Wording:
     def _intent(self, told: Sequence[_Told]) -> Intent:
         """All requests in one: they share a message, and at most one of them has a twist."""
         opening = [self._words.pick("greeting")] if self._words.chance(GREETING_SHARE) else []
-        for number, each in enumerate(told):
-            opening.append(join(self._words.pick("connector") if number else "", _joined(each.opening, told=False)))
+        connectors = ["", *self._words.different("connector", len(told) - 1)]
+        opening += [join(connectors[number], _joined(each.opening, told=False)) for number, each in enumerate(told)]
         return Intent(
             request=" ".join(opening),
             facts={name: fact for each in told for name, fact in each.facts.items()},
@@ -137,7 +138,7 @@ class Wording:
         payment = self._words.phrase("payment", form, **slots)
         sentence = self._words.say("pay_refund" if wish.kind == "return" else "pay_difference", payment=payment)
         if request.withheld == "payment":
-            told.facts["payment"] = sentence.spoken
+            told.facts["payment"] = sentence.told
         else:
             told.opening.append(sentence)
 
@@ -206,6 +207,8 @@ class Wording:
             order = request.first.order
             names = [self._customer.named(item, pool) for item in (order.items if order else ())]
             return self._words.phrase("order", "described", content=next(filter(None, names)))
+        if request.obstacle == "customer":
+            return f"order {request.first.order_id}"
         return self._words.phrase("order", "id", id=request.first.order_id)
 
     def _item(self, item: OrderItem, request: Request) -> str:

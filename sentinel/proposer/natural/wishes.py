@@ -6,6 +6,8 @@ customer.named(item, pool)          # "desk lamp", or "desk lamp with color blac
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,13 +90,14 @@ class Customer:
 
     def named(self, item: OrderItem, pool: Sequence[OrderItem]) -> str | None:
         """The least that tells an item from the others of the pool; `None` where nothing does."""
-        rivals = [other for other in pool if other.name == item.name and other is not item]
-        telling = [
-            name for name, value in item.options.items() if any(other.options.get(name) != value for other in rivals)
-        ]
-        if any(other.options == item.options for other in rivals):
-            return None
-        return short(item.name) + (f" with {listed({name: item.options[name] for name in telling})}" if rivals else "")
+        rivals = [other.options for other in pool if other.name == item.name and other is not item]
+        if not rivals:
+            return short(item.name)
+        sizes = range(1, len(item.options) + 1)
+        subsets = itertools.chain.from_iterable(itertools.combinations(item.options.items(), size) for size in sizes)
+        telling = (some for some in subsets if not any(rival.items() >= set(some) for rival in rivals))
+        found = next(telling, None)
+        return f"{short(item.name)} with {listed(dict(found))}" if found else None
 
     def method_words(self, method_id: str) -> tuple[str, dict[str, str]]:
         """Form and slots of the words for a payment method."""
@@ -126,7 +129,9 @@ def article(name: str) -> str:
 
 
 def told(option: str, value: str) -> str:
-    """One option in words: 'color blue', 'no features', 'waterproof'."""
+    """One option in words: 'color blue', 'no features', 'waterproof'; 'Brand A', as 'brand Brand A' says it twice."""
+    if set(re.split(r"\W", option.lower())) & set(re.split(r"\W", value.lower())):
+        return value
     if value == "yes":
         return option
     if option == "waterproof":
