@@ -15,7 +15,7 @@ SCRATCH = "/scratch"
 ROLE_LABEL = "sentinel.dev/role"
 """Label by which the network policies of charts/sentinel know our pods."""
 
-LAUNCHER = {"cpu": "1", "memory": "4Gi"}
+LAUNCHER = Resources(cpu="1", memory="4Gi")
 """What a container needs that launches nodes, and waits."""
 
 
@@ -50,7 +50,7 @@ class Placement:
         asked = self.cluster.roles.get(role, Resources())
         if role != "trainer" or not self.launching:
             return asked
-        return Resources(**LAUNCHER, variant=asked.variant, timeout_hours=asked.timeout_hours)
+        return LAUNCHER.model_copy(update={"variant": asked.variant, "timeout_hours": asked.timeout_hours})
 
     def variables(self) -> dict[str, str]:
         """Environment variables of every container; nothing secret."""

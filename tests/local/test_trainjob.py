@@ -1,7 +1,8 @@
 """The train stage on two nodes of a TrainJob: the launcher here, the nodes by the SDK's local backend, one bucket.
 
 The project has run the smallest experiment on two ranks of its own; the bucket gets all of it but the training, which
-the TrainJob makes again, byte for byte. The nodes are `python -m sentinel.pod.node`, as in a cluster.
+the TrainJob makes again, byte for byte. The nodes are `python -m sentinel.pod.node`, as in a cluster. So small a policy
+learns nothing there; tests/system/test_trainjob.py holds weights that change against torchrun's.
 """
 
 from __future__ import annotations
