@@ -81,7 +81,7 @@ push: $(TOOLS)/installed ## push the images to REGISTRY=… and write their dige
 
 test-system: $(VENV)/installed-test $(TOOLS)/installed ## the loop in real containers, over a real S3 (Debian 12; root, to install docker)
 	@echo "== tests: containers (the first time builds every image)"
-	$(WITH) pytest tests/system/containers --exitfirst
+	$(WITH) pytest tests/system/containers --exitfirst --durations 10
 
 # kind, kubectl and docker are the machine's (kind-install brings kind to Linux x86-64); helm is the one of the chart's tests.
 CLUSTER := PATH="$(CURDIR)/$(KIND):$(CURDIR)/$(CHART)/bin:$(CURDIR)/$(BIN):$$PATH" $(CURDIR)/$(BIN)/python -m tests.kind

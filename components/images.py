@@ -203,10 +203,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     variant = VARIANTS[chosen.variant]
     images = [f"{role}{variant.suffix}" for role in variant.targets]
+    images.sort(key=lambda image: inspect(f"sentinel-{image}").size, reverse=True)  # docker packs its layers at once
     pushed = {image: push(f"sentinel-{image}", chosen.registry) for image in images}
     known = locked(LOCK.read_text(encoding="utf-8")) if LOCK.is_file() else {}
     LOCK.write_text(lock_text({**known, **pushed}), encoding="utf-8")
-    print(f"wrote {LOCK}: {', '.join(pushed)}")
+    print(f"wrote {LOCK}: {', '.join(sorted(pushed))}")
 
 
 if __name__ == "__main__":

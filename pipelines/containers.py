@@ -12,7 +12,8 @@ import codecs
 import os
 import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -66,9 +67,19 @@ def run_container(client: Any, image: str, command: list[str], volumes: dict[str
         print(f"the container was removed before it had ended ({image})", flush=True)
         return GONE
     finally:
-        with suppress(NotFound):
-            container.stop(timeout=GRACE)
-            container.remove(force=True)
+        _remove(container)
+
+
+def _remove(container: Any) -> None:
+    """End a container and remove it, if nobody has done that, or is about to."""
+    from docker.errors import APIError
+
+    try:
+        container.stop(timeout=GRACE)
+        container.remove(force=True)
+    except APIError as error:
+        if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+            raise
 
 
 def _docker_runner(cluster: Cluster, home: Path) -> Any:

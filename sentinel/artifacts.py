@@ -148,7 +148,14 @@ def read_jsonl(path: Path, model: type[R], *, may_be_empty: bool = False, hint: 
         hint: What to do about a broken file; by default an artifact of a run is to be made again.
     """
     with require(path).open("rb") as file:
-        records = [_parse(path, text, model, number, hint) for number, text in enumerate(file, 1)]
+        return parse_jsonl(path, file, model, may_be_empty=may_be_empty, hint=hint)
+
+
+def parse_jsonl(
+    path: Path, lines: Iterable[bytes], model: type[R], *, may_be_empty: bool = False, hint: str | None = None
+) -> list[R]:
+    """The same of lines that were read already."""
+    records = [_parse(path, text, model, number, hint) for number, text in enumerate(lines, 1)]
     if not records and not may_be_empty:
         problem = f"an empty file, expected one {model.__name__} or more, one a line"
         raise ArtifactError(path, problem, hint=_rebuild(path) if hint is None else hint)

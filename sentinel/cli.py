@@ -399,13 +399,15 @@ def diagnose(
     min_support: Annotated[int, typer.Option(min=1, help="Failures that make a recurring error.")] = 2,
 ) -> None:
     """Explain every failed episode: the decisive step, whose fault it was, and which errors recur."""
-    from sentinel.artifacts import write_text
-    from sentinel.controller.report import diagnose_file, page, table
+    from sentinel.controller.page import check_target, write_page
+    from sentinel.controller.report import diagnose_file, table
 
+    if html is not None:
+        check_target(html, file)
     report = diagnose_file(file, min_support)
     show(table(report.document), as_json)
     if html is not None:
-        write_text(html, page(report))
+        write_page(html, report)
         say(f"wrote {html}")
     if as_json:
         emit(report.document.model_dump(mode="json"))

@@ -75,6 +75,7 @@ class ArtifactError(SentinelError):
         where = f"{path}:{line}" if line is not None else str(path)
         super().__init__(f"{where}: {problem}" + (f"\n    {hint}" if hint else ""))
         self.path = Path(path)
+        self.problem = problem
         self.line = line
 
 

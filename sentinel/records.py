@@ -1,8 +1,7 @@
 """The records that stages exchange: the contract between components.
 
-Everything that crosses a stage boundary as JSON is one of these models. They are strict (an unknown key is an
-error), frozen, and every top-level record carries `schema_version`; see `sentinel.artifacts` for reading and writing.
-Weights, token ids and logprobs are not records: they lie beside them as safetensors.
+Everything that crosses a stage boundary as JSON is one of these models, or of `sentinel.descent`. They are strict (no
+unknown key) and frozen; records carry `schema_version`. Weights and token ids lie beside them, as safetensors.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Json = Any
 class Part(BaseModel):
     """A piece of a record."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Record(Part):
@@ -464,6 +463,8 @@ class Lift(Record):
     """What probing the candidates showed, and what it cost; empty where candidates are not probed."""
 
     patterns: dict[str, PatternLift] = Field(default_factory=dict)
+    together: PatternLift | None = None
+    """The same for the candidates of all patterns at once, against all explore candidates."""
     episodes: int = 0
     """All probing episodes, void ones included: they count against the budget."""
     void: dict[str, int] = Field(default_factory=dict)

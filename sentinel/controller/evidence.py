@@ -11,6 +11,7 @@ is missing at the end is explained by what prevented it: a refusal, a transfer, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from sentinel.controller.conduct import conduct
@@ -18,7 +19,7 @@ from sentinel.controller.facts import statements
 from sentinel.controller.steps import Steps, differing
 from sentinel.controller.writes import compare
 from sentinel.env.overlay import TRANSFER_TOOL, WRITE_TOOLS
-from sentinel.records import Ending, Label, LabelKind, ToolCall, Trajectory
+from sentinel.records import Ending, Label, LabelKind, Role, ToolCall, Trajectory
 
 _WRITES = frozenset(
     {
@@ -43,6 +44,8 @@ _ABSENT = frozenset({LabelKind.missing_write, LabelKind.missing_communication, L
 _EXHAUSTED = frozenset({LabelKind.out_of_turns, LabelKind.out_of_context})
 _PREVENTS = frozenset({LabelKind.false_refusal, LabelKind.needless_transfer}) | _EXHAUSTED
 _ERRORS = frozenset({LabelKind.malformed_call, LabelKind.hallucinated_tool, LabelKind.tool_error})
+_ITEM = re.compile(r'"name": ?"([^"]{1,200})",[^{}]{0,200}?"item_id": ?"([^"]{1,40})"')
+"""Name and id of an item in a tool's answer."""
 _RANK = {
     kind: rank
     for rank, kind in enumerate(
@@ -100,7 +103,28 @@ def decisive(trajectory: Trajectory, labels: Sequence[Label]) -> int:
     kinds = _fatal(trajectory, labels)
     refused = _fatal_errors(trajectory, labels, kinds)
     fatal = [index for index, label in enumerate(labels) if label.kind in kinds or label in refused]
-    return min(fatal, key=lambda index: _by_turn(labels[index]), default=len(labels) - 1)
+    first = min(fatal, key=lambda index: _by_turn(labels[index]), default=len(labels) - 1)
+    unasked = _unasked(trajectory, labels, labels[first])
+    return first if unasked is None else unasked
+
+
+def _unasked(trajectory: Trajectory, labels: Sequence[Label], wrong: Label) -> int | None:
+    """Index of the missing confirmation that left items out of a write: the user would have named them when asked.
+
+    So it is where the user had spoken of none of them before the write, and asked for all of them afterwards.
+    """
+    unconfirmed = (LabelKind.unconfirmed_write, wrong.turn, wrong.tool)
+    index = next((n for n, label in enumerate(labels) if (label.kind, label.turn, label.tool) == unconfirmed), None)
+    wanted, given = wrong.expected, wrong.actual
+    if index is None or wrong.argument != "item_ids" or not isinstance(wanted, list) or not isinstance(given, list):
+        return None
+    answers = [message.content for message in trajectory.messages if message.role is Role.tool]
+    known = {item: name.lower() for text in answers for name, item in _ITEM.findall(text)}
+    names = {known.get(str(item)) for item in wanted if item not in given}
+    said = [(message.turn, message.content.lower()) for message in trajectory.messages if message.role is Role.user]
+    before, after = (" ".join(text for turn, text in said if (turn < wrong.turn) is early) for early in (True, False))
+    late = [name is not None and name in after and name not in before for name in names]
+    return index if late and all(late) and all(item in wanted for item in given) else None
 
 
 def _fatal(trajectory: Trajectory, labels: Sequence[Label]) -> frozenset[LabelKind]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from sentinel.artifacts import canonical
 from sentinel.controller.evidence import gold_writes
 from sentinel.controller.steps import Step, Steps, agrees, differing, record_of
+from sentinel.env.overlay import TOOLS
 from sentinel.env.rules import Rule, broken_by
 from sentinel.env.user_faults import find_fault
 from sentinel.env.users import FAULT, STOP, ends
@@ -86,7 +87,8 @@ def _infrastructure(trajectory: Trajectory, steps: Steps, step: Label) -> Iterat
     for message in trajectory.messages:
         if message.role is Role.system and message.content.startswith(ENVIRONMENT_FAULT):
             yield _found(Party.infrastructure, message.content, message.turn, message.turn <= step.turn)
-    broken = next((s for s in steps.calls if s.error and _BROKEN_DOWN.search(s.answer)), None)
+    failed = (each for each in steps.calls if each.error and each.call.name in TOOLS)
+    broken = next((each for each in failed if _BROKEN_DOWN.search(each.answer)), None)
     if broken is not None:
         reason = f"{broken.call.name} broke down: {broken.answer[:80]}"
         yield _found(Party.infrastructure, reason, broken.turn, broken.turn <= step.turn)

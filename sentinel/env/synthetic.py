@@ -41,15 +41,16 @@ def _atomic(kind: str, number: int) -> str:
     return shapes.get(kind, f"{kind}_{number}")
 
 
-def _natural(kind: str, rng: np.random.Generator) -> str:
-    number = int(rng.integers(10**9))
-    shapes = {
-        "order": f"#W0{number % 10**6:06d}",
-        "item": f"0{number:09d}",
-        "product": f"0{number:09d}",
-        "user": f"user_{number % 10**4:04d}",
-    }
-    return shapes.get(kind, f"{kind}_0{number % 10**6:06d}")
+def _natural(kind: str, number: int) -> str:
+    match kind:
+        case "item" | "product":
+            return f"0{number:09d}"
+        case "order":
+            return f"#W0{number % 10**6:06d}"
+        case "user":
+            return f"user_{number % 10**4:04d}"
+        case _:
+            return f"{kind}_0{number % 10**6:06d}"
 
 
 def _different(pool: int, count: int, what: str, rng: np.random.Generator) -> list[int]:
@@ -67,7 +68,7 @@ def _identifiers(kind: str, count: int, settings: SyntheticWorld, rng: np.random
         return [_atomic(kind, number) for number in _different(pool, count, f"{kind} ids", rng)]
     found: dict[str, None] = {}
     while len(found) < count:
-        found[_natural(kind, rng)] = None
+        found |= {_natural(kind, number): None for number in rng.integers(10**9, size=count - len(found)).tolist()}
     return list(found)
 
 
@@ -111,10 +112,9 @@ def _products(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, A
     names = [words[n] for n in _different(len(words), settings.products, "products", rng)]
     product_ids = _identifiers("product", settings.products, settings, rng)
     item_ids = iter(_identifiers("item", settings.products * settings.variants, settings, rng))
-    products = {}
+    products, every = {}, _options()
     for name, product_id in zip(names, product_ids, strict=True):
-        every = _options()
-        options = [every[i] for i in rng.choice(len(every), size=settings.variants, replace=False)]
+        options = [dict(every[i]) for i in rng.choice(len(every), size=settings.variants, replace=False)]
         stock = [True, True] + [bool(rng.random() < 0.7) for _ in options[2:]]
         variants = {
             (item := next(item_ids)): {

@@ -4,24 +4,26 @@
 
 Published files carry wrong `task_id`s, or none. The gold actions that tau2 embeds in every scored simulation say which
 task it was; where two tasks share a gold answer, the stored id or what had to be communicated decides. Simulations of
-tasks that this set does not have are kept, and named as unknown. Left out: `nl_assertions`, which need a judge.
+tasks that this set does not have are kept, and named as unknown; one whose record is not whole is void, and says why.
+Left out: `nl_assertions`, which need a judge.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from sentinel.artifacts import canonical
 from sentinel.errors import ArtifactError
 from sentinel.records import Ending, Json, Message, Role, Task, ToolCall, VoidReason
 
-LONGEST = 1_000_000
-"""Characters of one message or of one call's arguments: sixty times the longest that an agent was seen to write."""
+LONGEST = 20_000_000
+"""Characters of one message or of one call's arguments."""
 ENDED = frozenset({"user_stop", "agent_stop"})
 """Terminations that tau2 scores; any other is worth nothing."""
 OUT_OF_TURNS = frozenset({"max_steps"})
@@ -54,6 +56,8 @@ class Stored(NamedTuple):
     reward: float | None
     basis: str
     """What the stored reward is the product of."""
+    flaw: str = ""
+    """In what the record is not whole; then the episode is void."""
 
     @property
     def ended(self) -> bool:
@@ -66,18 +70,11 @@ class _Call(BaseModel):
     name: str
     arguments: dict[str, Json]
 
-    @field_validator("arguments")
-    @classmethod
-    def _of_bounded_size(cls, arguments: dict[str, Json]) -> dict[str, Json]:
-        if (size := len(canonical(arguments))) > LONGEST:
-            raise ValueError(f"{size:,} characters; at most {LONGEST:,}")
-        return arguments
-
 
 class _Message(BaseModel):
     id: str = ""
     role: str
-    content: Annotated[str, Field(max_length=LONGEST)] | None = None
+    content: str | None = None
     tool_calls: list[_Call] | None = None
     error: bool | None = None
 
@@ -106,7 +103,7 @@ class _Simulation(BaseModel):
     task_id: TaskId | None = None
     trial: int | None = None
     termination_reason: str
-    messages: Annotated[list[_Message], Field(min_length=1)]
+    messages: list[_Message]
     reward_info: _RewardInfo | None = None
 
 
@@ -150,7 +147,7 @@ def read_results(path: Path, document: Json, tasks: Sequence[Task]) -> list[Stor
         raise ArtifactError(path, f"its domain is '{domain.domain_name}'; only retail can be scored again")
     played = _identify(results, tasks)
     return [
-        _stored(path, f"simulations[{number}]", simulation, task)
+        _stored(f"simulations[{number}]", simulation, task)
         for number, (simulation, task) in enumerate(zip(results.simulations, played, strict=True))
     ]
 
@@ -160,22 +157,44 @@ def _place(location: Iterable[str | int]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
 
 
-def _stored(path: Path, place: str, simulation: _Simulation, task: Task | None) -> Stored:
+def _stored(place: str, simulation: _Simulation, task: Task | None) -> Stored:
     ended = simulation.termination_reason in ENDED
     said = simulation.reward_info
+    calls: tuple[Observed, ...] = ()
+    flaw = ""
+    try:
+        _check(simulation)
+        calls = tuple(_calls(simulation.messages)) if ended else ()
+    except _NotWholeError as error:
+        flaw = str(error)
     return Stored(
         place=place,
         task=task,
         given=simulation.task_id,
         trial=simulation.trial or 0,
-        calls=tuple(_calls(path, place, simulation.messages)) if ended else (),
+        calls=calls,
         texts=tuple(m.content for m in simulation.messages if m.role == "assistant" and m.content),
         messages=tuple(_messages(simulation.messages)),
         ending=_ending(simulation.termination_reason),
-        void=VOID.get(simulation.termination_reason),
-        reward=said.reward if said else None,
+        void=VOID.get(simulation.termination_reason) or (VoidReason.infrastructure if flaw else None),
+        reward=said.reward if said and isfinite(said.reward) else None,
         basis="+".join(said.reward_basis or ()) if said else "",
+        flaw=flaw,
     )
+
+
+class _NotWholeError(Exception):
+    """In what the record of an episode is not whole, and where."""
+
+
+def _check(simulation: _Simulation) -> None:
+    """tau2 writes no messages for a sample that it skipped."""
+    if not simulation.messages:
+        raise _NotWholeError(f"no messages: the sample was skipped ({simulation.termination_reason})")
+    for number, message in enumerate(simulation.messages):
+        sizes = [len(message.content or ""), *(len(canonical(call.arguments)) for call in message.tool_calls or ())]
+        if max(sizes) > LONGEST:
+            raise _NotWholeError(f"messages[{number}]: {max(sizes):,} characters; at most {LONGEST:,}")
 
 
 def _ending(termination: str) -> Ending:
@@ -201,7 +220,7 @@ def _messages(messages: Iterable[_Message]) -> Iterator[Message]:
             )
 
 
-def _calls(path: Path, place: str, messages: Sequence[_Message]) -> Iterable[Observed]:
+def _calls(messages: Sequence[_Message]) -> Iterable[Observed]:
     """The agent's calls with their answers; a conversation that ended in order has an answer to every call."""
     position = 0
     while position < len(messages):
@@ -210,13 +229,12 @@ def _calls(path: Path, place: str, messages: Sequence[_Message]) -> Iterable[Obs
         for call in message.tool_calls or ():
             answer = messages[position] if position < len(messages) else None
             if answer is None or answer.role != "tool" or answer.id != call.id:
-                where = f"{place}.messages[{position}]"
-                raise ArtifactError(path, f"{where}: the answer to {call.name} is missing: the messages are truncated")
+                raise _NotWholeError(f"messages[{position}]: the answer to {call.name} is missing: truncated")
             position += 1
             if message.role == "assistant":
                 yield Observed(ToolCall(name=call.name, arguments=call.arguments), answer.content or "")
     if messages[-1].role not in ("user", "assistant"):
-        raise ArtifactError(path, f"{place}.messages: nobody ends the conversation: the messages are truncated")
+        raise _NotWholeError("messages: nobody ends the conversation: truncated")
 
 
 def _solution(actions: Iterable[_Call | ToolCall], communicate: Iterable[str] | None) -> Solution:

@@ -53,6 +53,8 @@ class Iteration:
     """Pattern id -> tasks that the directive asks for."""
     lifts: dict[str, str] = field(default_factory=dict)
     """Pattern id -> how much more often the policy fails on tasks made for it than on controls, in words."""
+    lift: str = ""
+    """The same for all patterns together; empty where nothing was probed."""
     parties: dict[str, int] = field(default_factory=dict)
     """Party at fault -> failed diagnosis episodes."""
     mistakes: dict[str, int] = field(default_factory=dict)
@@ -122,6 +124,7 @@ def _round(inputs: Mapping[str, Path], number: int) -> Iteration:
         fates=fates(rollout, lift, train),
         review=directive.review,
         lifts={pattern: _lift(found) for pattern, found in lift.patterns.items() if found.lift is not None},
+        lift=_lift(lift.together) if lift.together and lift.together.lift is not None else "",
         candidates=read_json(propose / "yield.json", Tally),
         training=training,
     )

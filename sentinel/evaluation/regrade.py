@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sentinel.env.overlay import World
 from sentinel.env.scoring import gold_delta, score
-from sentinel.env.stored import differs, find_world, read_document, read_trajectories
+from sentinel.env.stored import differs, find_world, read_episodes
 from sentinel.env.task_sets import basis, task_set
 from sentinel.env.tau2 import benchmark_tasks
 from sentinel.env.tau2_results import Observed, Stored, read_results
@@ -37,6 +37,8 @@ class Graded(Part):
     """Ours; `None` for void episodes and unknown tasks."""
     stored: float | None
     void: str | None = None
+    flaw: str = ""
+    """In what its record is not whole; then it is void."""
     differing_answers: int = 0
     """Calls that our world answers otherwise than was observed."""
 
@@ -83,7 +85,9 @@ class Regraded(Record):
 
 def _remarks(graded: Iterable[Graded]) -> Iterator[str]:
     for entry in graded:
-        if entry.task is None:
+        if entry.flaw:
+            yield f"{entry.place}: void: {entry.flaw}"
+        elif entry.task is None:
             yield f"{entry.place}: unknown task (the file says {entry.given or 'nothing'})"
         elif entry.reward is not None and entry.stored is not None and entry.reward != entry.stored:
             yield f"{entry.place}: task {entry.task}: stored {entry.stored}, ours {entry.reward}"
@@ -95,9 +99,8 @@ def regrade(path: Path) -> Regraded:
     Raises:
         ArtifactError: the file is no result file, or not a whole one; names the place in it.
     """
-    document = read_document(path)
+    document, trajectories = read_episodes(path)
     if document is None:
-        trajectories = read_trajectories(path)
         world = find_world(path, {trajectory.task.world for trajectory in trajectories})
         stored = [_own(f"line {line}", trajectory) for line, trajectory in enumerate(trajectories, 1)]
         return _regraded(
@@ -133,6 +136,7 @@ def _grade(stored: Stored, world: World) -> Graded:
         reward=None,
         stored=stored.reward,
         void=stored.void,
+        flaw=stored.flaw,
     )
     if stored.task is None or stored.void:
         return known

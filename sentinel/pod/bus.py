@@ -131,14 +131,22 @@ class Bus:
     def _dvc(self, *arguments: str) -> bool:
         ran = False
         process = start([sys.executable, "-m", "dvc", *arguments], environment(), self._folder)
-        with ending(process), process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                ran = ran or bool(RUNNING.match(line.rstrip()))
-                print(line, end="", flush=True)
+        try:
+            with ending(process), process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    ran = ran or bool(RUNNING.match(line.rstrip()))
+                    print(line, end="", flush=True)
+        except SystemExit:
+            print(f"stopped by a signal: {self._ended(process.returncode, *arguments)}", file=sys.stderr, flush=True)
+            raise
         if process.returncode:
-            raise StageError(f"dvc {' '.join(arguments)} ended with code {process.returncode}; see above")
+            raise StageError(f"{self._ended(process.returncode, *arguments)}; see above")
         return ran
+
+    @staticmethod
+    def _ended(code: int, *arguments: str) -> str:
+        return f"dvc {' '.join(arguments)} ended with code {code}"
 
 
 @contextmanager

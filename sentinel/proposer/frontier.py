@@ -86,6 +86,7 @@ def lift(tasks: Iterable[Task], probes: Mapping[str, Probe], lacks: Mapping[str,
     groups: dict[str | None, list[Task]] = {None: []}
     for task in tasks:
         groups.setdefault(task.origin.pattern, []).append(task)
+    aimed = [task for pattern, group in groups.items() if pattern is not None for task in group]
     void = sum((Counter(probed.void) for probed in probes.values()), Counter[str]())
     counted = sum(probed.successes + probed.failures for probed in probes.values())
     return Lift(
@@ -94,6 +95,7 @@ def lift(tasks: Iterable[Task], probes: Mapping[str, Probe], lacks: Mapping[str,
             for pattern, group in groups.items()
             if pattern is not None
         },
+        together=_compare("", aimed, groups[None], probes) if aimed else None,
         episodes=counted + void.total(),
         void=dict(void),
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sentinel.env.overlay import World
-from sentinel.env.stored import find_world, read_document, read_trajectories
+from sentinel.env.stored import find_world, read_episodes
 from sentinel.env.tau2 import benchmark_tasks
 from sentinel.env.tau2_results import Stored, read_results
 from sentinel.llm.engine import Finish, Sample
@@ -68,9 +68,8 @@ def read_stories(path: Path) -> Stories:
     Raises:
         ArtifactError: The file is of neither kind, or broken; names the place.
     """
-    document = read_document(path)
+    document, trajectories = read_episodes(path)
     if document is None:
-        trajectories = read_trajectories(path)
         world = find_world(path, {trajectory.task.world for trajectory in trajectories})
         return Stories(world, [_own(line, trajectory) for line, trajectory in enumerate(trajectories, 1)])
     return Stories(World.tau2(), [_tau2(each) for each in read_results(path, document, benchmark_tasks("tau2-base"))])

@@ -99,4 +99,6 @@ def _write(output: Path, proposal: Proposal) -> None:
 def _summary(proposal: Proposal) -> str:
     tally = proposal.tally
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted({**tally.rejected, **tally.void}.items()))
-    return f"{tally.kept} of {tally.requested} candidates kept" + (f"; dropped: {reasons}" if reasons else "")
+    found = proposal.lift.together
+    lift = f"; lift {found.lift:.2f} {list(found.interval)}" if found and found.lift and found.interval else ""
+    return f"{tally.kept} of {tally.requested} candidates kept" + (f"; dropped: {reasons}" if reasons else "") + lift

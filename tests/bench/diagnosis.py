@@ -24,7 +24,7 @@ from sentinel.controller.attribution import explain
 from sentinel.controller.evidence import evidence
 from sentinel.controller.steps import read_steps
 from sentinel.env.overlay import World
-from sentinel.env.stored import read_document
+from sentinel.env.stored import read_episodes
 from sentinel.env.tau2 import benchmark_tasks
 from sentinel.env.tau2_results import read_results
 from sentinel.env.user_faults import identifiers
@@ -41,7 +41,7 @@ PLANTERS = (*agent_faults.PLANTERS, *other_faults.PLANTERS)
 def real_bases(path: Path) -> Iterator[Base]:
     """The successful conversations of a tau2 result file."""
     world = World.tau2()
-    for stored in read_results(path, read_document(path), benchmark_tasks("tau2-base")):
+    for stored in read_results(path, read_episodes(path).document, benchmark_tasks("tau2-base")):
         if stored.task is not None:
             items = [Item(m.role, m.content, m.tool_calls) for m in stored.messages if m.role is not Role.tool]
             base = Base(stored.task, items, world, real=True)

@@ -1,7 +1,11 @@
 """A project whose pipeline runs on this machine, and single containers of it started as Kubeflow starts them.
 
-The launcher execs a component's command and waits; a pod that is deleted gets SIGTERM for its whole process group, and
-the launcher, which handles no signal, is gone at once. Here the command's own `sh` plays its part.
+In a pod, Argo's emissary (process 1) starts Kubeflow's launcher in a process group of its own, and that the component's
+command. A pod that is deleted gets SIGTERM: the emissary hands it to the whole group. The launcher listens to no signal
+and is gone at once; then the emissary ends, and with it every process of the container. So a stage in a pod has no time
+to end in good order, and what it loses is what a SIGKILL would cost; where nothing stands between (docker, `submit
+--local`), the command's Python ends DVC and the stage first. (Read in argo-workflows' cmd/argoexec/commands/emissary.go
+and in kubeflow/pipelines' backend/src/v2/component/launcher_v2.go.)
 """
 
 from __future__ import annotations
@@ -136,17 +140,23 @@ class Launcher:
         )  # fmt: skip
         return Pod(process, folder / "written.json")
 
-    def alive(self) -> list[int]:
+    def alive(self) -> dict[int, str]:
         """Processes of its pods, stages included."""
-        mark, found = f"SENTINEL_STATE={self.state}\0".encode(), []
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                found += [int(process.name)] if mark in (process / "environ").read_bytes() else []
-        return found
+        return alive(self.state)
 
     def kept(self) -> list[Path]:
         """Finished chunks of episodes on the state volume."""
         return sorted(self.state.rglob("chunks/[!.]*"))
+
+
+def alive(state: Path) -> dict[int, str]:
+    """Processes of all containers with this state volume: id -> command line."""
+    mark, found = f"SENTINEL_STATE={state}\0".encode(), {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in (process / "environ").read_bytes():
+                found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
 
 
 def artifact(path: Path) -> Any:

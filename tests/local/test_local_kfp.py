@@ -7,8 +7,11 @@ done are restored from the bucket. Then single pods are killed, doubled, and cut
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,11 +21,15 @@ from ruamel.yaml import YAML
 
 from sentinel.pod.bus import record_path
 from sentinel.pod.report import ABSENT
-from tests.e2e.launched import Launcher, Local, Pod, wait_until
+from tests.e2e.launched import Launcher, Local, Pod, alive, wait_until
 from tests.e2e.test_dvc import FILE, SPEC
 
 STAGES = 11
 ROLLOUT = "small-rollout-01"
+STAGE = re.compile(r"^\S+ \S+sentinel stage ")
+"""The command line of a stage."""
+STOPPED = re.compile(rf"^stopped by a signal: dvc repro .*:{ROLLOUT} ended with code 25[25]$", re.MULTILINE)
+"""DVC's exit codes when it has seen the end of an interrupted stage; had it been killed, they were negative."""
 pytestmark = pytest.mark.timeout(1800)  # a first run on a busy machine
 
 
@@ -101,7 +108,8 @@ def test_a_terminated_pod_ends_in_good_order_and_its_retry_resumes(
     pod = rollout("terminated")
     wait_until(launcher.kept, pod)
     log = pod.terminate()
-    assert launcher.alive() == [] and "Traceback" not in log
+    assert not launcher.alive() and "Traceback" not in log
+    assert STOPPED.search(log)
     assert not pod.written.exists() and not record.exists(), "half an artifact"
     kept = {chunk: chunk.stat().st_mtime_ns for chunk in launcher.kept()}
     assert kept, "the state is lost"
@@ -145,3 +153,20 @@ def test_a_bucket_that_vanishes_before_the_push_loses_nothing(
     code, log = retried.wait()
     assert code == 0 and retried.metadata()["executed"] is False, log
     assert record.exists() and not list((launcher.state / "unsent").iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_task_outlives_a_run_that_alone_is_ended(project: Local, number: signal.Signals) -> None:
+    state = (project.folder / ".sentinel" / "pods").resolve()
+    trials = f"evaluator.trials={number + 3}"  # so that the first stage has something to do
+    with project.start("sentinel.cli", "submit", "--local", "--set", trials, SPEC) as process:
+        deadline = time.monotonic() + 120
+        while not any(STAGE.search(command) for command in alive(state).values()):
+            assert process.poll() is None and time.monotonic() < deadline
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == (128 + number if number == signal.SIGTERM else -number)
+    deadline = time.monotonic() + 10
+    while alive(state):
+        assert time.monotonic() < deadline, alive(state)
+        time.sleep(0.05)

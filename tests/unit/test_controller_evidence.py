@@ -188,6 +188,29 @@ def test_a_write_after_the_user_declined_is_an_unconfirmed_one() -> None:
     assert found(label) == (LabelKind.unconfirmed_write, len(moves) - 1, "cancel_pending_order", None)
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing", "kind"),
+    [
+        ("Hello.", "Oh, and the {} as well. ###STOP###", LabelKind.unconfirmed_write),
+        ("Both, please: the {} too.", "Oh, and the {} as well. ###STOP###", LabelKind.wrong_argument),
+        ("Hello.", "###STOP###", LabelKind.wrong_argument),
+    ],
+)
+def test_items_that_the_user_could_not_name_for_want_of_a_question_are_an_unconfirmed_write(
+    opening: str, closing: str, kind: LabelKind
+) -> None:
+    """Had the agent asked before it wrote, the user would have named the rest; what it had named is another matter."""
+    task = made("return/two_items")
+    (write,) = writes(task)
+    items = task.records["orders"][write.arguments["order_id"]]["items"]
+    name = next(item["name"] for item in items if item["item_id"] == write.arguments["item_ids"][1])
+    part = changed(write, item_ids=write.arguments["item_ids"][:1])
+    told = play(task, [*reads(task), part, DONE], last_words=closing.format(name))
+    first = told.messages[0].model_copy(update={"content": opening.format(name)})
+    label = verdict(told.model_copy(update={"messages": (first, *told.messages[1:])}))
+    assert (label.kind, label.turn) == (kind, len(reads(task)) + 1)
+
+
 def test_conduct_is_evidence_but_not_decisive() -> None:
     task = made("exchange/plain")
     (write,) = writes(task)

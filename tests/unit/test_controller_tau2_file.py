@@ -68,7 +68,7 @@ READINGS = {
     "72": (LabelKind.extra_write, None, Party.agent),
     "82": (LabelKind.wrong_argument, "item_ids", Party.user_simulator),
     "91": (LabelKind.extra_write, None, Party.task),
-    "92": (LabelKind.wrong_argument, "item_ids", Party.agent),
+    "92": (LabelKind.unconfirmed_write, None, Party.agent),
     "98": (LabelKind.wrong_argument, "payment_method_id", Party.task),
     "100": (LabelKind.needless_transfer, None, Party.agent),
     "106": (LabelKind.missing_write, None, Party.user_simulator),

@@ -77,6 +77,12 @@ def test_the_containers_are_the_stages_and_each_comes_after_all_it_reads() -> No
     assert found["finish"].before == frozenset()
 
 
+def test_python_takes_the_shells_place_so_that_signals_reach_the_stage() -> None:
+    for executor in documents(text_of("retail-cpu"))[0]["deploymentSpec"]["executors"].values():
+        shell, _, script, _ = executor["container"]["command"]
+        assert shell == "sh" and script.splitlines()[3].startswith("exec env _KFP_RUNTIME=true python3 -m kfp.")
+
+
 def test_the_text_is_the_same_under_any_hash_seed() -> None:
     code = "import json; from tests.unit.test_pipelines_build import digests; print(json.dumps(digests()))"
     command = [sys.executable, "-W", "ignore", "-c", code]

@@ -266,6 +266,9 @@ def test_lift_compares_patterns_with_the_explore_tasks_before_selection() -> Non
     assert 0 < hard.control_failure_rate < 1
     assert hard.lift == pytest.approx(1 / hard.control_failure_rate)
     assert easy.lift == 0.0
+    assert shown.together is not None
+    assert (shown.together.tasks, shown.together.control_tasks, shown.together.failure_rate) == (8, 8, 0.5)
+    assert shown.together.lift == pytest.approx(0.5 / (shown.together.control_failure_rate or 0.0))
 
 
 def proposed(least_lift: float | None) -> Proposal:

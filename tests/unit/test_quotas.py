@@ -10,7 +10,7 @@ import pytest
 from sentinel.artifacts import read_json, read_jsonl, write_json, write_jsonl
 from sentinel.evaluation.collect import Iteration, collect
 from sentinel.evaluation.quotas import TOP, no_tasks, shown
-from sentinel.records import Constraints, Contrast, Directive, Pattern, PatternStatus, Quota
+from sentinel.records import Constraints, Contrast, Directive, Lift, Pattern, PatternLift, PatternStatus, Quota
 from tests.unit.evaluation_toys import write_experiment
 from tests.unit.test_report import run
 from tests.unit.test_trace import pattern as plain
@@ -65,10 +65,14 @@ def test_the_pages_show_it_too(tmp_path: Path) -> None:
     write_json(
         inputs["control_01"] / "directive.json", directive.model_copy(update={"quotas": (*directive.quotas, quota)})
     )
+    lift = read_json(inputs["propose_01"] / "lift.json", Lift)
+    found = PatternLift(tasks=9, episodes=36, failure_rate=0.6, control_failure_rate=0.4, lift=1.5, interval=(1.1, 2.0))
+    write_json(inputs["propose_01"] / "lift.json", lift.model_copy(update={"together": found}))
     output = run(tmp_path, inputs)
     for name in ("report.md", "report.html"):
         text = (output / name).read_text()
         assert "Rare mistake 39." in text
+        assert "1.5× [1.1, 2.0]" in text
         assert "rarer patterns, for which no tasks were ordered" in text
     rows = json.loads((output / "metrics.json").read_text())["iterations"][1]["patterns"]
     assert ("rare39", 7, "") in [(row["id"], row["tasks_ordered"], row["no_tasks"]) for row in rows]

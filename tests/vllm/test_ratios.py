@@ -137,17 +137,18 @@ def move(policy: Policy) -> None:
 def test_a_vllm_server_agrees_after_an_adapter_was_swapped_in(served: Served, tmp_path: Path) -> None:
     dtype, server = served
     policy = load_policy(server.folder, dtype=dtype)
-    attach(policy.model, rank=8, alpha=16.0, modules=("q_proj", "v_proj", "down_proj"), seed=1)
     engine = server.engine(stop(policy))
+    attach(policy.model, rank=8, alpha=16.0, modules=("q_proj", "v_proj", "down_proj"), seed=1)
     for seed in (1, 2):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, weights in policy.model.named_parameters():
                 if name.endswith(".up"):
-                    weights.copy_(0.02 * torch.randn(weights.shape, generator=generator))
+                    weights.copy_(0.04 * torch.randn(weights.shape, generator=generator))
         stale = ratios(engine, policy)
         save_adapter(tmp_path / str(seed), policy.model)
         engine.load_lora("adapter", tmp_path / str(seed))
         engine.model = "adapter"
-        assert_one(ratios(engine, policy), dtype)
-        assert np.abs(np.log(stale)).mean() > 0.1, "the adapter changes what is said"
+        found = ratios(engine, policy)
+        assert_one(found, dtype)
+        assert np.abs(np.log(stale)).mean() > 1.5 * np.abs(np.log(found)).mean(), "the adapter changes what is said"

@@ -81,8 +81,8 @@ def images(docker: None, cache: Path, clock: Clock, root: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def registry(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with machine.registry(tmp_path_factory.mktemp("registry")) as host:
+def registry(images: None, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with machine.registry(cache, tmp_path_factory.mktemp("registry")) as host:
         yield host
 
 

@@ -2,8 +2,8 @@
 
     with dockerd(cache) as address, registry(folder) as host, s3(folder) as bucket: ...
 
-Everything listens on 127.0.0.1 (docker on a socket). Only Debian packages are installed, and kept; images and the base
-system stay in the cache folder, so that a second run need not build them again.
+Everything listens on 127.0.0.1 (docker on a socket). Only Debian packages are installed, and kept; images, the base
+system and the registry's content stay in the cache folder, so that a second run need not make them again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,9 +22,12 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from sentinel.stages.parent import die_with
 
 ALWAYS = {"docker-registry": "docker-registry", "mmdebstrap": "mmdebstrap"}
 FOR_A_DAEMON = {"dockerd": "docker.io", "iptables": "iptables"}
@@ -68,10 +72,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def service(command: list[str], log: Path, ready: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
+def service(
+    command: list[str], log: Path, ready: Callable[[], bool], stop: signal.Signals = signal.SIGTERM
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that runs as long as the block does; it fails with its log if it is not ready in time."""
+    end_with_us = partial(die_with, os.getpid())
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=end_with_us
+        )
     try:
         deadline = time.monotonic() + START_SECONDS
         while not ready():
@@ -81,7 +90,7 @@ def service(command: list[str], log: Path, ready: Callable[[], bool]) -> Iterato
             time.sleep(0.2)
         yield process
     finally:
-        process.terminate()
+        process.send_signal(stop)
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -135,13 +144,13 @@ def debian_base(cache: Path, image: str) -> None:
 
 
 @contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """An image registry; yields its host and port."""
+def registry(cache: Path, folder: Path) -> Iterator[str]:
+    """An image registry whose content stays in the cache; yields its host and port."""
     install(ALWAYS)
     host = f"127.0.0.1:{free_port()}"
     config = {
         "version": 0.1,
-        "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}},
+        "storage": {"filesystem": {"rootdirectory": str(cache / "registry")}},
         "http": {"addr": host},
     }
     (folder / "registry.json").write_text(json.dumps(config))
@@ -196,7 +205,8 @@ def s3(folder: Path) -> Iterator[Bucket]:
     unused = ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.preStopSeconds=0"]
     config = ["-s3", f"-s3.config={folder / 's3.json'}", f"-dir={folder / 'weed'}"]
     command = [weed, "server", *config, *only_here, *unused, *listen]
-    with service(command, folder / "weed.log", lambda: answers(bucket.endpoint)):
+    # It is killed, as it takes its time to end in good order, and nobody wants its data.
+    with service(command, folder / "weed.log", lambda: answers(bucket.endpoint), signal.SIGKILL):
         make = "import s3fs, sys; s3fs.S3FileSystem(endpoint_url=sys.argv[1]).mkdir(sys.argv[2])"
         run(sys.executable, "-c", make, bucket.endpoint, bucket.name, env=bucket.environment)
         yield bucket

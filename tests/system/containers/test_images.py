@@ -18,7 +18,7 @@ from tests.system.containers.machine import run
 
 pytestmark = [
     pytest.mark.usefixtures("images"),
-    pytest.mark.timeout(3600, func_only=True),
+    pytest.mark.timeout(600, func_only=True),
     pytest.mark.parametrize("role", ROLES),
 ]
 

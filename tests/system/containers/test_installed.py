@@ -28,7 +28,7 @@ class Environment:
         run(sys.executable, "-m", "venv", str(folder))
 
     def install(self, *requirements: str) -> None:
-        options = ("--quiet", "--disable-pip-version-check", "--constraint", str(self._pins))
+        options = ("--quiet", "--no-compile", "--disable-pip-version-check", "--constraint", str(self._pins))
         run(str(self._bin / "python"), "-m", "pip", "install", *options, *requirements)
 
     def kfp(self, backend: Backend, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
