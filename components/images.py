@@ -47,8 +47,8 @@ class Variant(NamedTuple):
 
 ACCELERATED = {role: "vllm" for role, target in ROLES.items() if target == "torch"}
 VARIANTS = {
-    "cpu": Variant("", "python:3.11-slim-bookworm", ("train",), ROLES),
-    "cuda": Variant("-cuda", "python:3.11-bookworm", ("train", "deepspeed"), ACCELERATED),
+    "cpu": Variant("", "python:3.11-slim-bookworm", ("train", "trainjob"), ROLES),
+    "cuda": Variant("-cuda", "python:3.11-bookworm", ("train", "trainjob", "deepspeed"), ACCELERATED),
 }
 
 

@@ -8,39 +8,21 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 from sentinel.errors import SentinelError
+from sentinel.pipelines.findings import Finding, State, unreadable
 from sentinel.pipelines.images import images
+from sentinel.pipelines.installed import accelerated, installed
 from sentinel.pipelines.place import Placement
-from sentinel.spec.cluster import Cluster
-from sentinel.spec.profile import load_profile
+from sentinel.spec.cluster import Cluster, TaggedImages
+from sentinel.spec.profile import ProfileSpec, load_profile
 
 INSTALL = "in a checkout: pip install --no-deps -e .   otherwise: pip install --force-reinstall --no-deps sentinel-rl"
 VERSIONS = {"kfp": "2.17", "kfp-kubernetes": "2.17", "kfp-server-api": "2.17", "dvc": "3."}
 """Distribution -> how its version must begin."""
-
-
-class State(StrEnum):
-    """What a check found."""
-
-    ok = "ok"
-    broken = "broken"
-    unknown = "unknown"
-    """It cannot be seen from here."""
-
-
-class Finding(NamedTuple):
-    """The answer of one check."""
-
-    name: str
-    state: State
-    found: str
-    mend: str = ""
-    """What to do; empty if nothing is to be done."""
 
 
 def examine(profile: str, core: Callable[[], Any] | None = None, root: Path = Path()) -> Iterator[Finding]:
@@ -64,10 +46,13 @@ def examine(profile: str, core: Callable[[], Any] | None = None, root: Path = Pa
         yield Finding("profile", State.broken, f"'{profile}' has no section `cluster`", "take gpu or kind as a model")
         return
     yield Finding("profile", State.ok, f"{profile}: {cluster.bucket.url}, namespace {cluster.namespace}")
-    yield _attempt("images", lambda: ", ".join(sorted(set(images(cluster, root).values()))), "see above")
+    yield _images(cluster, root)
+    yield from accelerated(loaded.spec)
     yield _attempt("endpoint", lambda: endpoint(cluster), "see above")
     yield _attempt("bucket", lambda: bucket(cluster), "export the credentials here, or look from inside the cluster")
     yield from kubernetes(cluster, core or kubectl)
+    if core is None:
+        yield from chart(loaded.spec)
 
 
 def hook() -> Finding:
@@ -144,13 +129,31 @@ def kubernetes(cluster: Cluster, core: Callable[[], Any]) -> Iterator[Finding]:
         yield Finding(resource, state, f"{most} on the largest node, {count} asked for", mend)
 
 
+def chart(place: ProfileSpec) -> Iterator[Finding]:
+    """What charts/sentinel has installed; nothing is said where `kubernetes` found no API."""
+    from kubernetes import client
+
+    try:
+        api = kubectl()
+    except Exception:
+        return
+    yield from installed(place, api, client.AppsV1Api(), client.CustomObjectsApi())
+
+
+def _images(cluster: Cluster, root: Path) -> Finding:
+    if isinstance(cluster.images, TaggedImages) and cluster.images.tag == "latest":
+        text = "the tag `latest` names another image every day, and nodes pull it each time"
+        return Finding("images", State.broken, text, "spec.cluster.images.tag: a version, or type: locked")
+    return _attempt("images", lambda: ", ".join(sorted(set(images(cluster, root).values()))), "see above")
+
+
 def _secret(api: Any, namespace: str, name: str, keys: set[str]) -> Finding:
     literals = " ".join(f"--from-literal={key}=…" for key in sorted(keys))
     create = f"kubectl create secret generic {name} -n {namespace} {literals}"
     try:
         found = set(api.read_namespaced_secret(name, namespace).data or {})
     except Exception as error:
-        return _unreadable("secret", name, error, create)
+        return unreadable("secret", name, error, create)
     if missing := sorted(keys - found):
         return Finding("secret", State.broken, f"{name} has no key {', '.join(missing)}", create)
     return Finding("secret", State.ok, name)
@@ -160,14 +163,8 @@ def _volume(api: Any, namespace: str, name: str) -> Finding:
     try:
         phase = api.read_namespaced_persistent_volume_claim(name, namespace).status.phase
     except Exception as error:
-        return _unreadable("volume", name, error, f"install charts/sentinel, or create the claim {name} in {namespace}")
+        return unreadable("volume", name, error, f"install charts/sentinel, or create the claim {name} in {namespace}")
     return Finding("volume", State.ok, f"{name} is {str(phase).lower()}")
-
-
-def _unreadable(what: str, name: str, error: Exception, create: str) -> Finding:
-    if getattr(error, "status", None) == 404:
-        return Finding(what, State.broken, f"{name} does not exist", create)
-    return Finding(what, State.unknown, f"{name} cannot be read ({type(error).__name__})", "look with another account")
 
 
 def _accelerators(cluster: Cluster) -> dict[str, int]:

@@ -15,6 +15,9 @@ SCRATCH = "/scratch"
 ROLE_LABEL = "sentinel.dev/role"
 """Label by which the network policies of charts/sentinel know our pods."""
 
+LAUNCHER = Resources(cpu="1", memory="4Gi")
+"""What a container needs that launches nodes, and waits."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -24,10 +27,12 @@ class Placement:
     images: Mapping[Role, str]
     profile: str
     """Name of the profile, which stages read for threads, device and endpoints."""
+    launching: bool = False
+    """Whether the trainer's containers only launch nodes, and so need next to nothing themselves."""
 
     def put(self, task: Any, role: Role, name: str) -> Any:
         """Configure a task; returns it."""
-        resources = self.cluster.roles.get(role, Resources())
+        resources = self._asked(role)
         task.set_container_image(self.images[role]).set_display_name(name)
         task.set_caching_options(False)
         kubernetes.add_pod_label(task, ROLE_LABEL, role)
@@ -40,6 +45,12 @@ class Placement:
         if self.cluster.pull_secrets:
             kubernetes.set_image_pull_secrets(task, list(self.cluster.pull_secrets))
         return task
+
+    def _asked(self, role: Role) -> Resources:
+        asked = self.cluster.roles.get(role, Resources())
+        if role != "trainer" or not self.launching:
+            return asked
+        return LAUNCHER.model_copy(update={"variant": asked.variant, "timeout_hours": asked.timeout_hours})
 
     def variables(self) -> dict[str, str]:
         """Environment variables of every container; nothing secret."""

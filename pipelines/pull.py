@@ -13,7 +13,6 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from rich.console import Console
@@ -25,7 +24,7 @@ from sentinel.errors import SentinelError, StageError
 from sentinel.fingerprint import code_hash
 from sentinel.pipelines.local import here
 from sentinel.pod.baton import Baton, LockEntry
-from sentinel.pod.bus import Store, jobs, open_store, read_job, reporting
+from sentinel.pod.bus import jobs, open_bucket, read_job, reporting
 from sentinel.pod.folder import Place, lock_text
 from sentinel.runner.repro import prepare
 from sentinel.spec.cluster import Bucket
@@ -68,7 +67,7 @@ def pull(run: str, profile: str, root: Path = Path()) -> Pulled:
     """
     cluster = load_profile(profile).spec.cluster or here(root)
     place = Place(cluster.bucket.url, cluster.bucket.endpoint or "", cluster.bucket.region or "", "")
-    with _store(place) as store, reporting("cannot be read"):
+    with open_bucket(place) as store, reporting("cannot be read"):
         baton = read_job(store, run)
         known = [] if baton else jobs(store)
     if baton is None:
@@ -113,14 +112,6 @@ def _done(planned: Mapping[str, Mapping[str, object]], baton: Baton) -> dict[str
     if other := [name for name, entry in done.items() if entry["cmd"] != planned[name]["cmd"]]:
         raise SentinelError(f"the run's {', '.join(other)} had another command than here: git checkout its revision")
     return done
-
-
-@contextmanager
-def _store(place: Place) -> Iterator[Store]:
-    with TemporaryDirectory() as name, reporting("cannot be read"):
-        write_text(Path(name) / ".dvc" / "config", place.dvc_config())
-        with open_store(Path(name)) as store:
-            yield store
 
 
 @contextmanager

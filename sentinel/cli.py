@@ -328,7 +328,8 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check what submitting needs (hook, versions, endpoint, bucket, secrets, GPUs), and say how to mend it."""
-    from sentinel.pipelines.doctor import State, examine
+    from sentinel.pipelines.doctor import examine
+    from sentinel.pipelines.findings import State
 
     findings = list(examine(profile))
     for name, state, found, mend in findings:

@@ -15,6 +15,7 @@ EXTRAS: Mapping[str, str] = {
     "dvc": "dvc",
     "httpx": "servers",
     "kfp": "kfp",
+    "kubeflow": "trainjob",
     "loguru": "env",
     "openai": "servers",
     "safetensors": "train",

@@ -1,8 +1,7 @@
 """The records that stages exchange: the contract between components.
 
-Everything that crosses a stage boundary as JSON is one of these models. They are strict (an unknown key is an
-error), frozen, and every top-level record carries `schema_version`; see `sentinel.artifacts` for reading and writing.
-Weights, token ids and logprobs are not records: they lie beside them as safetensors.
+Everything that crosses a stage boundary as JSON is one of these models, or of `sentinel.descent`. They are strict (no
+unknown key) and frozen; records carry `schema_version`. Weights and token ids lie beside them, as safetensors.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from sentinel.components.wrap import component
 @component
 def warmup(run: str, job: str, tasks: Input[Dataset], policy: Output[Model]) -> None:
     """The starting policy of a base."""
-    from sentinel.pod import main
+    from sentinel.launch import main
 
     main("warmup", run, job, [tasks], policy)
 
@@ -16,6 +16,6 @@ def warmup(run: str, job: str, tasks: Input[Dataset], policy: Output[Model]) -> 
 @component
 def train(run: str, job: str, tasks: Input[Dataset], policy: Output[Model]) -> None:
     """One iteration of reinforcement learning."""
-    from sentinel.pod import main
+    from sentinel.launch import main
 
     main("train", run, job, [tasks], policy)

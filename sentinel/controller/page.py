@@ -106,11 +106,8 @@ def check_target(target: Path, source: Path) -> None:
 
 
 def write_page(target: Path, report: Report) -> None:
-    """Write the page; raises `SentinelError` where the system refuses."""
-    try:
-        write_text(target, page(report))
-    except OSError as error:
-        raise SentinelError(f"{target}: the page cannot be written: {error.strerror or error}") from None
+    """Write the page; raises `ArtifactError` where the system refuses."""
+    write_text(target, page(report))
 
 
 @cache

@@ -50,7 +50,7 @@ NO_CURVE = {"schema_version", "step", "iteration", "episodes", "seed", "dev_star
 STATUSES = (
     "Resolved: far fewer than before, in enough episodes. Rare: too rare to be a pattern, or not clearly gone. "
     "Unclear: too few episodes could show it. Absorbed: part of a pattern with another condition. "
-    "A dash: not found so far."
+    "A dash: not found, nor known from before."
 )
 
 
@@ -73,9 +73,10 @@ class Moment(NamedTuple):
     """A pattern in one iteration."""
 
     shown: Pattern | None
-    """As the diagnosis shows it, found or not; `None` as long as no diagnosis has found it."""
+    """As the diagnosis shows it, found or not; `None` where it is not known, or part of another one."""
     host: Pattern | None
-    """The pattern that it is part of, if it is absorbed."""
+    """The pattern that it is part of, if it is absorbed or a language model merged it; of one that goes on from an
+    earlier pattern, that one."""
     ordered: int
     """Tasks ordered for it."""
     lift: str | None
@@ -306,21 +307,21 @@ def _rarer(iterations: Sequence[Iteration]) -> int:
 
 def _moment(identity: str, life: Mapping[str, Pattern], at: Iteration) -> Moment:
     shown = life.get(identity)
-    absorbed = shown is not None and shown.status is PatternStatus.absorbed
-    host = next((life.get(other) for other in shown.related), None) if shown and absorbed else None
+    merged = (pattern for pattern in life.values() if identity in pattern.merged)
+    host = next((life.get(other) for other in shown.related), None) if shown else next(merged, None)
     return Moment(shown, host, at.ordered.get(identity, 0), at.lifts.get(identity), at.fates.get(identity, Fate()))
 
 
 def struck(moment: Moment) -> str:
     """How often a pattern struck in an iteration, and what that means: `1 of 16, resolved`."""
     if moment.shown is None:
-        return "–"
+        return f"merged: now where {when(moment.host)}" if moment.host else "–"
     contrast = moment.shown.contrast
     told = f"{contrast.failures} of {contrast.episodes}, {moment.shown.status}"
     if moment.shown.status is PatternStatus.unclear and contrast.otherwise:
         told += f": {contrast.otherwise} failed otherwise"
     if moment.host is not None:
-        told += f": now where {when(moment.host)}"
+        told += f": {'before' if moment.shown.found else 'now'} where {when(moment.host)}"
     return told
 
 

@@ -18,11 +18,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from sentinel.artifacts import canonical
+from sentinel.artifacts import canonical, write_text
 from sentinel.errors import SentinelError, StageError
 from sentinel.pod.baton import Baton, LockEntry, merge
+from sentinel.pod.folder import Place
 from sentinel.runner.child import ending, environment, start
 from sentinel.runner.narrator import RUNNING
 
@@ -64,6 +66,15 @@ def open_store(folder: Path) -> Iterator[Store]:
     with Repo(str(folder)) as repo:
         odb = repo.cloud.get_remote_odb(None, "push", hash_name="md5-dos2unix")
         yield Store(odb.fs, odb.path)
+
+
+@contextmanager
+def open_bucket(place: Place) -> Iterator[Store]:
+    """The root of a bucket, for those who have no folder with DVC's configuration."""
+    with TemporaryDirectory() as name, reporting("cannot be read"):
+        write_text(Path(name) / ".dvc" / "config", place.dvc_config())
+        with open_store(Path(name)) as store:
+            yield store
 
 
 def record_path(entry: LockEntry) -> tuple[str, str, str, str]:
@@ -155,6 +166,12 @@ def reporting(what: str) -> Iterator[None]:
 def note(store: Store, job: str, name: str, baton: Baton) -> None:
     """Leave a baton in the job's folder."""
     store.put(canonical(baton.model_dump(mode="json")).encode(), JOBS, job, f"{name}.json")
+
+
+def noted(store: Store, job: str, name: str) -> Baton | None:
+    """The baton of this name that a job has left, if it has."""
+    path = store.path(JOBS, job, f"{name}.json")
+    return Baton.model_validate(json.loads(store.read(path))) if store.fs.exists(path) else None
 
 
 def jobs(store: Store) -> list[str]:

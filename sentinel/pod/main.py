@@ -110,11 +110,16 @@ def perform(stage: Stage, baton: Baton, bus: Bus, folder: Path, output: Artifact
         bus.publish(stage.name, target, after)
         if unsent:
             shutil.rmtree(unsent)
-    write_json(Path(output.path), after)
-    made = pointers(after.stages[stage.name])
-    output.metadata.update({path: f"md5 {md5}, {size} bytes" for path, md5, size in made})
-    output.metadata.update(stage=stage.name, executed=executed, run=bus.job)
+    hand_on(stage, after, output, executed=executed, run=bus.job)
     return after
+
+
+def hand_on(stage: Stage, baton: Baton, output: Artifact, **about: Any) -> None:
+    """Write the baton after a stage; the UI is shown what the stage wrote."""
+    write_json(Path(output.path), baton)
+    made = pointers(baton.stages[stage.name])
+    output.metadata.update({path: f"md5 {md5}, {size} bytes" for path, md5, size in made})
+    output.metadata.update(stage=stage.name, **about)
 
 
 def planned(baton: Baton, folder: Path) -> Plan:

@@ -6,7 +6,8 @@ and one set of checkpoints exist however many ranks there are. On further nodes,
 
     python -m sentinel.solver.rank --node 1 --nodes 2 --ranks 8 --rendezvous HOST:PORT --device cuda
 
-The folder of the policy must be readable on all nodes under the same path.
+Each is started in a working folder in which the policy's folder and `.sentinel`, where checkpoints lie, have the same
+relative paths as in that of the first node.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any, Literal
 
 ADDRESS, KEY = "SENTINEL_RANK_ADDRESS", "SENTINEL_RANK_KEY"
+PATIENCE = timedelta(days=2)
+"""Time that ranks wait for one another: while the first one's stage plays episodes, the others have nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Setup:
     """What all ranks must know before the first step; plain data."""
 
     policy: str
-    """Folder of the iteration's first policy."""
+    """Folder of the iteration's first policy, relative to each rank's working folder."""
     dtype: Literal["float32", "bfloat16"]
     device: Literal["cpu", "cuda"]
     settings: str
@@ -153,7 +157,7 @@ def join() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if cuda():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda() else "gloo")
+    dist.init_process_group("nccl" if cuda() else "gloo", timeout=PATIENCE)
     address = os.environ.get(ADDRESS)
     connection = Client(address, authkey=bytes.fromhex(os.environ[KEY])) if address else None
     try:

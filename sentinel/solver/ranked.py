@@ -55,16 +55,16 @@ class RankedBackend:
 
     def save(self, path: Path) -> None:
         """Gathered by the first rank, which writes it (`Backend`)."""
-        self._ranks.ask("save", str(path.absolute()))
+        self._ranks.ask("save", str(path))
 
     def load(self, path: Path) -> None:
         """Continue from what `save` wrote (`Backend`)."""
-        self._ranks.ask("load", str(path.absolute()))
+        self._ranks.ask("load", str(path))
         self._take_over()
 
     def _take_over(self) -> None:
         """Have the weights that the ranks compute with."""
-        self._ranks.ask("export", str(self._live.absolute()))
+        self._ranks.ask("export", str(self._live))
         restore_model(self.model, load_file(self._live))
         self._live.unlink()
 

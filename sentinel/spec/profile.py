@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from sentinel.errors import SpecError
 from sentinel.spec.cluster import Cluster
 from sentinel.spec.document import read
+from sentinel.spec.launcher import Launcher, PodLauncher, TrainJobLauncher
 from sentinel.spec.models import Metadata, Positive, Section
 from sentinel.spec.source import did_you_mean
 
@@ -91,7 +92,9 @@ class DeepSpeedTrainer(Section):
     ranks: Positive = 1
     """Processes of a node, one per GPU where there are some."""
     nodes: Positive = 1
-    """Nodes; on all but this one, `python -m sentinel.solver.rank` is to be started (docs/training.md)."""
+    """Nodes; without a launcher, `python -m sentinel.solver.rank` is to be started on all but this one."""
+    launcher: Launcher = PodLauncher()
+    """Who starts the nodes (docs/training.md)."""
     rendezvous: Annotated[str, Field(pattern=r"^[\w.-]+:\d+$")] | None = None
     """HOST:PORT of this node, where the ranks find each other; by default a free port of this machine."""
     offload_optimizer: bool = False
@@ -107,9 +110,17 @@ class DeepSpeedTrainer(Section):
 
     @model_validator(mode="after")
     def _nodes_meet_somewhere(self) -> DeepSpeedTrainer:
-        if self.nodes > 1 and self.rendezvous is None:
-            raise ValueError(f"rendezvous: {self.nodes} nodes need a HOST:PORT at which they meet")
+        if isinstance(self.launcher, TrainJobLauncher):
+            if self.rendezvous:
+                raise ValueError("rendezvous: the nodes of a TrainJob meet where it tells them to; leave it out")
+        elif self.nodes > 1 and self.rendezvous is None:
+            raise ValueError(f"rendezvous: {self.nodes} nodes need a HOST:PORT at which they meet, or a launcher")
         return self
+
+    @property
+    def launches(self) -> TrainJobLauncher | None:
+        """The launcher, if the nodes are not this container's."""
+        return self.launcher if isinstance(self.launcher, TrainJobLauncher) else None
 
 
 class ProfileSpec(Section):
@@ -131,6 +142,24 @@ class ProfileSpec(Section):
     """Folder for TensorBoard's files of the training steps, one below it per stage; null for none."""
     cluster: Cluster | None = None
     """Kubeflow Pipelines, if runs can be submitted with this profile."""
+
+    @property
+    def launches(self) -> TrainJobLauncher | None:
+        """Who starts the nodes of a training, if its container does not."""
+        return self.trainer.launches if isinstance(self.trainer, DeepSpeedTrainer) else None
+
+    @model_validator(mode="after")
+    def _launched_nodes_share_their_state(self) -> ProfileSpec:
+        if self.launches is None:
+            return self
+        if self.cluster is None:
+            raise ValueError("trainer.launcher: a TrainJob needs a cluster; add the section `cluster`")
+        if isinstance(self.trainer, DeepSpeedTrainer) and self.trainer.nodes > 1 and self.cluster.state is None:
+            raise ValueError(
+                f"trainer.nodes: all {self.trainer.nodes} nodes read the checkpoints; give them a volume that "
+                "they share: cluster.state"
+            )
+        return self
 
     @model_validator(mode="after")
     def _workers_hold_no_weights(self) -> ProfileSpec:

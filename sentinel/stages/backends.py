@@ -43,7 +43,7 @@ def opened_backend(
         checkpointing = place.trainer.gradient_checkpointing
         return nullcontext(Updater(model, settings, gradient_checkpointing=checkpointing, objective=objective))
     setup = Setup(
-        policy=str(folder.absolute()),
+        policy=str(folder),
         dtype=context.spec.policy.dtype,
         device=place.device,
         settings=settings.model_dump_json(),

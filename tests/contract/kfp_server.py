@@ -5,11 +5,10 @@ runs nothing. Request bodies must fit kfp_server_api's models, and a run's pipel
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 from kfp_server_api import ApiClient, V2beta1Experiment, V2beta1Run
+
+from tests.contract.listening import listening
 
 API = "/apis/v2beta1"
 Body = dict[str, Any]
@@ -126,13 +127,5 @@ def _handler(backend: Backend) -> type[BaseHTTPRequestHandler]:
 def serving() -> Iterator[Backend]:
     """A server on a free port."""
     backend = Backend()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(backend))
-    backend.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with listening(_handler(backend)) as backend.url:
         yield backend
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

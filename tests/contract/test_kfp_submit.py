@@ -37,7 +37,7 @@ def project(root: Path, tmp_path: Path) -> Path:
     shutil.copytree(root / "experiments", tmp_path / "experiments")
     for name in ("sentinel", ".dvcignore"):
         (tmp_path / name).symlink_to(root / name)
-    names = ("controller", "proposer", "rollout-cuda", "trainer-cuda", "evaluator-cuda")
+    names = ("controller", "proposer-cuda", "rollout-cuda", "trainer-cuda", "evaluator-cuda")
     lines = (f"{name}: registry.invalid/{name}@sha256:{'a' * 64}\n" for name in names)
     (tmp_path / "images.lock").write_text("".join(lines))
     return tmp_path

@@ -225,7 +225,8 @@ def test_down_finds_what_the_chart_left_and_deletes_the_cluster_all_the_same(mac
 
 def test_down_of_a_clean_chart(machine: Machine) -> None:
     lane.down()
-    first, second, _ = machine.calls()
+    workflows, first, second, _ = machine.calls()
+    assert "delete workflows --all" in workflows
     assert first.startswith("helm --kube-context=kind-sentinel uninstall sentinel --namespace=kubeflow --wait")
     assert "app.kubernetes.io/instance=sentinel" in second
 

@@ -119,7 +119,7 @@ def up() -> None:
         )
     run("kind", "load", "docker-image", *images(), f"--name={NAME}")
     _install_kfp()
-    helm("upgrade", "--install", NAME, *CHART, "--wait", "--timeout=10m")
+    helm("upgrade", "--install", NAME, *CHART)  # no --wait: the state volume is bound when a pod first asks for it
     helm("test", NAME, f"--namespace={NAMESPACE}", "--logs")
 
 
@@ -248,6 +248,7 @@ def uninstall() -> None:
     Raises:
         LaneError: Something of it is left.
     """
+    kubectl("delete", "workflows", "--all", f"--namespace={NAMESPACE}")  # their pods hold on to the state volume
     helm("uninstall", NAME, f"--namespace={NAMESPACE}", "--wait", "--timeout=5m")
     selector = f"--selector=app.kubernetes.io/instance={NAME},app.kubernetes.io/name=sentinel"
     if left := kubectl("get", OURS, f"--namespace={NAMESPACE}", selector, "--output=name").split():

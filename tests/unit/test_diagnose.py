@@ -346,7 +346,7 @@ def test_the_verb_prints_a_table_one_document_and_a_page(tmp_path: Path, capsys:
         ("pipe", "not a plain file"),
         ("elsewhere.html", "not a plain file"),
         ("t.jsonl/page.html", "t.jsonl is not a folder"),
-        ("/proc/page.html", "the page cannot be written"),
+        ("/proc/page.html", "/proc/page.html: cannot be written: "),
     ],
 )
 def test_a_page_takes_nobodys_place(

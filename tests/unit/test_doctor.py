@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from sentinel.errors import StageError
-from sentinel.pipelines.doctor import Finding, State, bucket, kubernetes
+from sentinel.pipelines.doctor import bucket, examine, kubernetes
+from sentinel.pipelines.findings import Finding, State
+from sentinel.pipelines.installed import accelerated, installed
 from sentinel.spec.cluster import Bucket, Claim, Cluster, Resources, Secret
+from sentinel.spec.launcher import TrainJobLauncher
+from sentinel.spec.profile import DeepSpeedTrainer, Endpoint, ProfileSpec, load_profile
 
 
 class MissingObject(Exception):
@@ -94,3 +98,107 @@ def test_the_bucket_is_written_as_a_pod_would(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StageError, match="the bucket cannot be written"):
         bucket(Cluster(bucket=Bucket(url=str(tmp_path / "file"))))
+
+
+# --- what charts/sentinel has installed ---
+
+PLACE = ProfileSpec(
+    device="cuda",
+    trainer=DeepSpeedTrainer(type="deepspeed", launcher=TrainJobLauncher(type="trainjob")),
+    endpoints={"user": Endpoint(url="http://sentinel-user:8000/v1"), "proposer": Endpoint(url="https://a.invalid/v1")},
+    cluster=CLUSTER,
+)
+
+
+def server(
+    image: str = "vllm/vllm-openai:v1", gpus: int = 4, device: str = "cuda", ready: int | None = 2, replicas: int = 2
+) -> Any:
+    """A Deployment as the Kubernetes client shows it."""
+    limits = {"cpu": "8", **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
+    container = SimpleNamespace(image=image, resources=SimpleNamespace(limits=limits))
+    return SimpleNamespace(
+        metadata=SimpleNamespace(name="sentinel-qwen3", labels={"sentinel.dev/device": device}),
+        spec=SimpleNamespace(replicas=replicas, template=SimpleNamespace(spec=SimpleNamespace(containers=[container]))),
+        status=SimpleNamespace(ready_replicas=ready),
+    )
+
+
+class Chart:
+    """The calls of three Kubernetes APIs that the doctor makes."""
+
+    def __init__(self, *servers: Any, services: tuple[str, ...] = (), runtimes: tuple[str, ...] = ()) -> None:
+        self._servers, self._services, self._runtimes = servers, services, runtimes
+
+    def read_namespaced_service(self, name: str, namespace: str) -> None:
+        if name not in self._services:
+            raise MissingObject
+
+    def list_namespaced_deployment(self, namespace: str, label_selector: str) -> Any:
+        assert label_selector == "app.kubernetes.io/part-of=sentinel"
+        return SimpleNamespace(items=list(self._servers))
+
+    def get_namespaced_custom_object(self, group: str, version: str, namespace: str, plural: str, name: str) -> None:
+        if name not in self._runtimes:
+            raise MissingObject
+
+    def findings(self) -> list[Finding]:
+        return list(installed(PLACE, self, self, self))
+
+
+def test_a_chart_that_serves_is_ok() -> None:
+    found = Chart(server(), services=("sentinel-user",), runtimes=("sentinel-torch",)).findings()
+    assert [(each.name, each.state) for each in found] == [
+        ("service", State.ok),
+        ("model server", State.ok),
+        ("training runtime", State.ok),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (server(image="vllm/vllm-openai:latest"), "runs vllm/vllm-openai:latest: another image every day"),
+        (server(gpus=0), "sentinel-qwen3 asks for no GPU"),
+        (server(ready=None), "0 of 2 replicas are ready"),
+        (server(replicas=0, ready=None), "0 of 0 replicas are ready"),
+    ],
+)
+def test_a_model_server_that_cannot_serve_is_named(made: Any, message: str) -> None:
+    (finding,) = (each for each in Chart(made).findings() if each.name == "model server")
+    assert finding.state is State.broken and message in finding.found and finding.mend
+
+
+def test_a_server_for_cpus_needs_no_gpu() -> None:
+    (finding,) = (each for each in Chart(server(gpus=0, device="cpu")).findings() if each.name == "model server")
+    assert finding.state is State.ok
+
+
+def test_missing_services_and_runtimes_come_with_what_makes_them() -> None:
+    service, runtime = Chart().findings()
+    assert (service.found, runtime.found) == ("sentinel-user does not exist", "sentinel-torch does not exist")
+    assert "charts/sentinel" in service.mend and "Kubeflow Trainer v2" in runtime.mend
+
+
+def test_what_computes_on_cuda_must_ask_for_gpus() -> None:
+    assert {each.name for each in accelerated(PLACE)} == {"proposer", "evaluator"}
+    assert list(accelerated(PLACE.model_copy(update={"device": "cpu"}))) == []
+
+
+@pytest.mark.parametrize("name", ["kind", "gpu"])
+def test_shipped_profiles_ask_for_the_gpus_that_they_use(
+    name: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    assert list(accelerated(load_profile(name).spec)) == []
+
+
+def test_the_tag_latest_is_named_before_anything_is_submitted(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    path = tmp_path / "mine.yaml"
+    path.write_text((root / "experiments/profiles/kind.yaml").read_text().replace("tag: dev", "tag: latest"))
+    monkeypatch.setattr("sentinel.pipelines.doctor.endpoint", lambda cluster: "not asked")
+    found = {each.name: each for each in examine(str(path), lambda: Api({}, [], []))}
+    assert found["images"].state is State.broken and "`latest`" in found["images"].found
+    assert found["secret"].state is State.broken and "kubectl create secret" in found["secret"].mend

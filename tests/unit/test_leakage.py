@@ -10,7 +10,16 @@ from sentinel.env.overlay import World
 from sentinel.env.tau2 import benchmark_tasks, benchmark_users
 from sentinel.errors import LeakageError
 from sentinel.proposer.conditions import conditions
-from sentinel.proposer.leakage import Manifest, manifest, refuse_leaks, signature, signed, violations
+from sentinel.proposer.leakage import (
+    Manifest,
+    _record_words,
+    _words,
+    manifest,
+    refuse_leaks,
+    signature,
+    signed,
+    violations,
+)
 from sentinel.proposer.trajectory import Scenes, generate, shared_scenes, synthetic_scenes
 from sentinel.records import Origin, OriginKind, Task, ToolCall
 from sentinel.seeds import generator
@@ -208,3 +217,14 @@ def test_refusing_leaks_counts_them_and_shows_the_first_with_their_lines() -> No
     assert head.startswith("own.jsonl: 7 of 8 tasks share something with the evaluation sets (user 7); remove them")
     assert lines[0] == "    own.jsonl:2: task 'own-7': user mei_kovacs_8020"
     assert (len(lines), lines[-1]) == (6, "    and 2 more")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["plain words", "after\na line", 'a "quoted" name', "back\\slash", "Zürich ünd 東京", "a.b@c.example, #W12!"],
+)
+def test_records_are_read_word_by_word_whatever_their_strings_hold(text: str) -> None:
+    records = {"users": {"ada_1": {"name": {"first": text}, "orders": ["#W1", text], "n": 12.5}}, "orders": {text: {}}}
+    words = _record_words(records)
+    assert words >= _words(records)
+    assert all(word.replace(".", "").isdigit() for word in words - _words(records))

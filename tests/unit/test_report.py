@@ -160,6 +160,7 @@ def test_a_known_pattern_is_told_as_measured_and_its_row_has_no_counts(tmp_path:
     path = inputs["control_03"] / "patterns.jsonl"
     first, second, third, *_ = read_jsonl(inputs["control_01"] / "patterns.jsonl", Pattern)
     host = first.model_copy(update={"id": "host", "condition": {"family": "items"}, "related": (first.id,)})
+    host = host.model_copy(update={"merged": ("pattern3",)})
     fewer = Contrast(failures=2, episodes=20, failures_elsewhere=0, episodes_elsewhere=9)
     blocked = fewer.model_copy(update={"failures": 0, "episodes": 4, "otherwise": 4})
     measured = [
@@ -175,8 +176,10 @@ def test_a_known_pattern_is_told_as_measured_and_its_row_has_no_counts(tmp_path:
         "2 of 20, absorbed: now where family = items",
         "2 of 20, rare",
         "0 of 4, unclear: 4 failed otherwise",
+        "merged: now where family = items",
+        f"{host.contrast.failures} of {host.contrast.episodes}, new: before where condition = ",
     ):
-        assert f"| {told}" in text and f">{told}<" in (folder / "report.html").read_text()
+        assert f"| {told}" in text and f">{told}" in (folder / "report.html").read_text()
     assert f"| The agent errs ({second.id}) | " in text, "the row is named without the counts of its last measurement"
     patterns = json.loads((folder / "metrics.json").read_text())["iterations"][3]["patterns"]
     assert [pattern["id"] for pattern in patterns] == ["host"], "figures are of what a diagnosis found"

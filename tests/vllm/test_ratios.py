@@ -144,11 +144,11 @@ def test_a_vllm_server_agrees_after_an_adapter_was_swapped_in(served: Served, tm
         with torch.no_grad():
             for name, weights in policy.model.named_parameters():
                 if name.endswith(".up"):
-                    weights.copy_(0.04 * torch.randn(weights.shape, generator=generator))
+                    weights.copy_(0.02 * torch.randn(weights.shape, generator=generator))
         stale = ratios(engine, policy)
         save_adapter(tmp_path / str(seed), policy.model)
         engine.load_lora("adapter", tmp_path / str(seed))
         engine.model = "adapter"
         found = ratios(engine, policy)
         assert_one(found, dtype)
-        assert np.abs(np.log(stale)).mean() > 1.5 * np.abs(np.log(found)).mean(), "the adapter changes what is said"
+        assert np.abs(np.log(stale)).mean() > 1.3 * np.abs(np.log(found)).mean(), "the adapter changes what is said"

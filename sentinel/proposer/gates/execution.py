@@ -31,6 +31,8 @@ def noop(candidate: Task, bench: Bench) -> Rejection | None:
     gold = case.gold.delta
     if score(candidate, {}, gold, []).total > 0:
         return Rejection(Reason.noop_succeeds)
+    if not candidate.temptations:
+        return None
     session = case.open()
     allowed = [call for call in candidate.temptations if not session.call(call).error]
     if allowed and score(candidate, session.delta(), gold, candidate.communicate).total > 0:

@@ -48,7 +48,7 @@ def backend() -> Iterator[Backend]:
 def project(root: Path, tmp_path: Path) -> Path:
     """Specs and the digests of images; no sources."""
     shutil.copytree(root / "experiments", tmp_path / "project/experiments")
-    names = ("controller", "proposer", "rollout-cuda", "trainer-cuda", "evaluator-cuda")
+    names = ("controller", "proposer-cuda", "rollout-cuda", "trainer-cuda", "evaluator-cuda")
     lines = (f"{name}: registry.invalid/{name}@sha256:{'a' * 64}\n" for name in names)
     (tmp_path / "project/images.lock").write_text("".join(lines))
     return tmp_path / "project"
