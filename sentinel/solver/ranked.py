@@ -37,6 +37,8 @@ from sentinel.spec.profile import DeepSpeedTrainer
 
 SHOWN_LINES = 30
 """Of a rank's log, where it fails."""
+LAST_WORDS_SECONDS = 2.0
+"""Where one rank dies, the others soon end as well, since they miss it: all are heard before one is blamed."""
 
 
 class RankedBackend:
@@ -123,12 +125,15 @@ class _Ranks:
             raise StageError(f"the first rank of the training is gone: {error}\n{self._tails()}") from error
 
     def _check(self) -> None:
-        for n, process in enumerate(self._processes):
-            if (code := process.poll()) is not None:
-                raise StageError(
-                    f"rank {n} of the training ended with exit code {code}; the checkpoints are as they were\n"
-                    f"{self._tails(n)}"
-                )
+        if all(process.poll() is None for process in self._processes):
+            return
+        _wait(self._processes, LAST_WORDS_SECONDS)
+        codes = {n: code for n, process in enumerate(self._processes) if (code := process.poll()) is not None}
+        first, *others = sorted(codes, key=lambda n: -codes[n])  # a signal's code is above that of who lost a peer
+        raise StageError(
+            f"rank {first} of the training ended with exit code {codes[first]}; the checkpoints are as they were\n"
+            f"{self._tails(first, *others)}"
+        )
 
     def _tails(self, *ranks: int) -> str:
         return "\n".join(_tail(self._logs[n]) for n in ranks or range(len(self._logs)))
