@@ -37,7 +37,7 @@ from sentinel.spec.profile import DeepSpeedTrainer
 
 SHOWN_LINES = 30
 """Of a rank's log, where it fails."""
-LAST_WORDS_SECONDS = 2.0
+LAST_WORDS_SECONDS = 5.0
 """Where one rank dies, the others soon end as well, since they miss it: all are heard before one is blamed."""
 
 
@@ -120,7 +120,7 @@ class _Ranks:
                 self._check()
             return connection.recv()
         except (EOFError, OSError) as error:
-            time.sleep(1.0)
+            _wait(self._processes, LAST_WORDS_SECONDS)
             self._check()
             raise StageError(f"the first rank of the training is gone: {error}\n{self._tails()}") from error
 

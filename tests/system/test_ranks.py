@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -151,8 +152,19 @@ def test_a_rank_that_dies_ends_the_run_and_nobody_is_left(folder: Path, tmp_path
     with died, spread(folder, tmp_path, 0, 2) as (policy, backend):
         keepers = [process.pid for process in backend._ranks._processes]
         victim = int(Path(f"/proc/{keepers[1]}/task/{keepers[1]}/children").read_text().split()[0])
-        os.kill(keepers[1], signal.SIGSTOP)  # so that the rank that misses the dead one is seen to end before it
+        os.kill(keepers[1], signal.SIGSTOP)  # so that the other one, who misses it, is seen to end first
         os.kill(victim, signal.SIGKILL)
-        threading.Timer(1.0, os.kill, (keepers[1], signal.SIGCONT)).start()
+        threading.Thread(target=_continue_after, args=keepers).start()
         backend.update(batch(0, len(policy.tokenizer)))
-    assert not [pid for pid in keepers if Path(f"/proc/{pid}/exe").exists()]
+    assert not [pid for pid in keepers if _runs(pid)]
+
+
+def _continue_after(first: int, second: int) -> None:
+    while _runs(first):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(second, signal.SIGCONT)
+
+
+def _runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}/exe").exists()
