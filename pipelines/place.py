@@ -8,7 +8,9 @@ from typing import Any
 
 from kfp import kubernetes
 
+from sentinel.launch.trainjobs import POD
 from sentinel.spec.cluster import Cluster, Resources, Role
+from sentinel.spec.launcher import TrainJobLauncher
 
 SCRATCH = "/scratch"
 """The images' folder for temporary files; everything else in them may be read-only."""
@@ -17,6 +19,8 @@ ROLE_LABEL = "sentinel.dev/role"
 
 LAUNCHER = Resources(cpu="1", memory="4Gi")
 """What a container needs that launches nodes, and waits."""
+LEAVING_HOURS = 1
+"""Hours that it has beyond its own limit of time, which ends the training in an orderly way."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class Placement:
     images: Mapping[Role, str]
     profile: str
     """Name of the profile, which stages read for threads, device and endpoints."""
-    launching: bool = False
-    """Whether the trainer's containers only launch nodes, and so need next to nothing themselves."""
+    launcher: TrainJobLauncher | None = None
+    """Set if the trainer's containers only launch nodes, and so need next to nothing themselves."""
 
     def put(self, task: Any, role: Role, name: str) -> Any:
         """Configure a task; returns it."""
@@ -41,6 +45,9 @@ class Placement:
         self._nodes(task, resources)
         self._volumes(task, resources)
         self._retries(task)
+        if self._launcher(role):
+            for variable, field in POD.items():
+                kubernetes.use_field_path_as_env(task, variable, field)
         kubernetes.set_image_pull_policy(task, self.cluster.pull_policy)
         if self.cluster.pull_secrets:
             kubernetes.set_image_pull_secrets(task, list(self.cluster.pull_secrets))
@@ -48,9 +55,13 @@ class Placement:
 
     def _asked(self, role: Role) -> Resources:
         asked = self.cluster.roles.get(role, Resources())
-        if role != "trainer" or not self.launching:
+        if (launcher := self._launcher(role)) is None:
             return asked
-        return LAUNCHER.model_copy(update={"variant": asked.variant, "timeout_hours": asked.timeout_hours})
+        limit = launcher.timeout_hours + LEAVING_HOURS
+        return LAUNCHER.model_copy(update={"variant": asked.variant, "timeout_hours": limit})
+
+    def _launcher(self, role: Role) -> TrainJobLauncher | None:
+        return self.launcher if role == "trainer" else None
 
     def variables(self) -> dict[str, str]:
         """Environment variables of every container; nothing secret."""

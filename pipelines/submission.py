@@ -52,8 +52,8 @@ class Submission:
         from sentinel.pipelines.build import Builder
         from sentinel.pipelines.place import Placement
 
-        launching = self.project.profile.launches is not None
-        placement = Placement(self.cluster, self.images, self.project.profile_name, launching)
+        profile = self.project.profile
+        placement = Placement(self.cluster, self.images, self.project.profile_name, profile.launches)
         pipeline = Builder(self.project, placement, self.part).build(self.parameters)
         compiler.Compiler().compile(pipeline, str(path))
 

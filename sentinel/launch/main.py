@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sentinel.artifacts import read_json
 from sentinel.errors import StageError
-from sentinel.launch.follow import Jobs, Order, follow
-from sentinel.launch.trainjobs import QUEUE, TrainJobs
+from sentinel.launch.follow import QUEUE, Jobs, Order, follow
+from sentinel.launch.trainjobs import TrainJobs
 from sentinel.plan import Stage
 from sentinel.pod.baton import Baton, merge
 from sentinel.pod.bus import Bus, note, noted, open_store
@@ -97,6 +97,7 @@ def ordered(stage: Stage, job: str, baton: Baton, place: ProfileSpec, launcher: 
         resources=_resources(place.cluster.roles.get("trainer", Resources())),
         environment={**environment, **place.cluster.environment, ORDER: json.dumps(told, sort_keys=True)},
         labels={"sentinel.dev/role": "trainer", "sentinel.dev/stage": stage.name[:63], **queue},
+        seconds=launcher.timeout_hours * 3600,
     )
 
 

@@ -3,26 +3,51 @@
     jobs = TrainJobs.connect("kubeflow", "sentinel-torch")
     follow(jobs, order, seconds)
 
-The SDK creates, reads logs and waits; it has no suspension, which is a patch of one field. Nodes look as the
-TrainingRuntime of charts/sentinel says; a TrainJob adds image, number of nodes, resources and environment.
+The SDK creates, reads logs and waits; suspension and ownership, which it has not, are patches of a field. Nodes look
+as the TrainingRuntime of charts/sentinel says; a TrainJob adds image, number of nodes, resources and environment.
+
+A TrainJob is owned by the pod that follows it: when that pod is deleted (its run is, or its node is drained),
+Kubernetes removes the TrainJob. The next attempt makes it anew, and the training goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from sentinel.errors import StageError
 from sentinel.launch.follow import Order, State
+from sentinel.pod.node import ORDER
 
-QUEUE = "kueue.x-k8s.io/queue-name"
-"""Label by which Kueue knows who waits in which queue."""
+POD = {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "POD_NAMESPACE": "metadata.namespace"}
+"""Environment variables of the container that launches -> fields of its pod."""
 ATTEMPTS, PAUSE = 5, 2.0
 """How often an API that does not answer is asked again, and the first pause in seconds; each is twice the last."""
+PATIENCE = 60.0
+"""Seconds after which a single request counts as not answered."""
+
+
+class Owner(NamedTuple):
+    """The pod that this is."""
+
+    name: str
+    uid: str
+
+    @classmethod
+    def here(cls, namespace: str, variables: Mapping[str, str] = os.environ) -> Owner | None:
+        """Our pod, if it can own something in this namespace; what another namespace owns is removed at once."""
+        name, uid, home = (variables.get(variable, "") for variable in POD)
+        return cls(name, uid) if name and uid and home == namespace else None
+
+    @property
+    def reference(self) -> dict[str, str]:
+        """As Kubernetes writes it; the owner's own deletion waits for nothing."""
+        return {"apiVersion": "v1", "kind": "Pod", "name": self.name, "uid": self.uid}
 
 
 class TrainJobs:
@@ -34,6 +59,7 @@ class TrainJobs:
         self._client, self._runtime, self._words = client, runtime, constants
         self._pause = pause
         self._api, self._namespace = client.backend.custom_api, client.backend.namespace
+        self._owner = Owner.here(self._namespace)
 
     @classmethod
     def connect(cls, namespace: str, runtime: str, configuration: Any = None) -> TrainJobs:
@@ -50,7 +76,7 @@ class TrainJobs:
         """How the TrainJob is (`follow.Jobs`)."""
         with talking(f"look at TrainJob {name}"):
             try:
-                found = self._api.get_namespaced_custom_object(*self._place, name)
+                found = self._get(name)
             except Exception as error:
                 if getattr(error, "status", None) == 404:
                     return State.absent
@@ -69,25 +95,40 @@ class TrainJobs:
         """Start a TrainJob (`follow.Jobs`)."""
         with _quiet():
             from kubeflow.trainer import CustomTrainerContainer
-            from kubeflow.trainer.options import Labels, Name
+            from kubeflow.trainer.options import ActiveDeadlineSeconds, Labels, Name
         trainer = CustomTrainerContainer(
             image=order.image,
             num_nodes=order.nodes,
             resources_per_node=order.resources or None,
             env=order.environment,
         )
+        options = [Name(order.name), Labels(order.labels)]
+        options += [ActiveDeadlineSeconds(order.seconds)] if order.seconds else []
         with talking(f"create TrainJob {order.name}"):
             runtime = self._client.get_runtime(self._runtime)
             try:
-                self._client.train(runtime=runtime, trainer=trainer, options=[Name(order.name), Labels(order.labels)])
+                self._client.train(runtime=runtime, trainer=trainer, options=options)
             except RuntimeError as error:
                 if getattr(error.__cause__, "status", None) != 409:
                     raise
 
+    def claim(self, order: Order) -> None:
+        """Have it go when our pod goes (`follow.Jobs`)."""
+        with talking(f"look at TrainJob {order.name}"):
+            found = self._get(order.name)
+        variables = {each["name"]: each.get("value") for each in found["spec"].get("trainer", {}).get("env", ())}
+        if variables.get(ORDER) != order.environment.get(ORDER):
+            raise StageError(
+                f"TrainJob {order.name} is there already, and was not made for this stage of this run: its {ORDER} is "
+                f"{variables.get(ORDER)!r}, expected {order.environment.get(ORDER)!r}\n"
+                f"    look whose it is, and remove it: kubectl delete trainjob {order.name} -n {self._namespace}"
+            )
+        if self._owner:
+            self._patch(order.name, "claim", {"metadata": {"ownerReferences": [self._owner.reference]}})
+
     def suspend(self, name: str, suspended: bool) -> None:
         """Take the nodes away, or let it have some (`follow.Jobs`)."""
-        with talking(f"{'suspend' if suspended else 'resume'} TrainJob {name}"):
-            self._api.patch_namespaced_custom_object(*self._place, name, {"spec": {"suspend": suspended}})
+        self._patch(name, "suspend" if suspended else "resume", {"spec": {"suspend": suspended}})
 
     def delete(self, name: str) -> None:
         """Remove the TrainJob and its pods (`follow.Jobs`)."""
@@ -107,13 +148,30 @@ class TrainJobs:
         """How it is, at once when it has ended (`follow.Jobs`); short outages of the API are sat out."""
         ends = {self._words.TRAINJOB_COMPLETE, self._words.TRAINJOB_FAILED}
         limit = max(2, round(seconds))
-        with suppress(TimeoutError, RuntimeError):
+        try:
             self._client.wait_for_job_status(name, ends, timeout=limit, polling_interval=max(1, limit // 3))
+        except TimeoutError:
+            pass
+        except RuntimeError:  # at once: it may not list pods, or the API does not answer
+            time.sleep(self._pause)
         for attempt in range(ATTEMPTS):
             with suppress(StageError):
                 return self.state(name)
             time.sleep(self._pause * 2**attempt)
         return self.state(name)
+
+    def _get(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._api.get_namespaced_custom_object(*self._place, name, _request_timeout=PATIENCE)
+        return found
+
+    def _patch(self, name: str, what: str, change: dict[str, Any]) -> None:
+        """Change a field; a TrainJob that is not there needs none."""
+        with talking(f"{what} TrainJob {name}"):
+            try:
+                self._api.patch_namespaced_custom_object(*self._place, name, change, _request_timeout=PATIENCE)
+            except Exception as error:
+                if getattr(error, "status", None) != 404:
+                    raise
 
     @property
     def _place(self) -> tuple[str, str, str, str]:

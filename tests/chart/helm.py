@@ -84,19 +84,19 @@ def find(objects: Iterable[Object], kind: str, name: str) -> Object:
 
 def pod_template(owner: Object) -> Object:
     """The metadata and spec of the pods that an object makes, or is."""
-    match owner["kind"]:
-        case "Pod":
-            return owner
-        case "TrainingRuntime":
-            (job,) = owner["spec"]["template"]["spec"]["replicatedJobs"]
-            found: Object = job["template"]["spec"]["template"]
-            return found
-    made: Object = owner["spec"]["template"]
-    return made
+    (found,) = pod_templates(owner)
+    return found
 
 
-PODS = ("Deployment", "Pod", "TrainingRuntime")
-"""Kinds that run pods."""
+def pod_templates(value: Any) -> list[Object]:
+    """Every part of an object, whatever its kind, that has containers: what may run somewhere."""
+    if isinstance(value, list):
+        return [found for each in value for found in pod_templates(each)]
+    if not isinstance(value, dict):
+        return []
+    if "containers" in (value.get("spec") or ()):
+        return [value]
+    return [found for each in value.values() for found in pod_templates(each)]
 
 
 def containers(owner: Object) -> list[Object]:

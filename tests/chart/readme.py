@@ -38,10 +38,10 @@ def defaults() -> dict[str, Any]:
 
 
 def resolve(node: Mapping[str, Any], whole: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A part of the schema, references followed."""
+    """A part of the schema, references followed; its own description wins."""
     if reference := node.get("$ref"):
         found: Mapping[str, Any] = whole["$defs"][reference.rpartition("/")[2]]
-        return found
+        return {**found, **node}
     return node
 
 

@@ -133,13 +133,11 @@ def test_the_launcher_may_do_what_it_needs_and_no_more() -> None:
 
 
 def test_the_right_goes_to_the_accounts_of_the_pipelines() -> None:
-    binding = find(
-        render("gpu", {"pipelines": {"namespace": "team", "serviceAccounts": ["a", "b"]}}),
-        "RoleBinding",
-        "sentinel-launcher",
-    )
-    assert [(each["name"], each["namespace"]) for each in binding["subjects"]] == [("a", "team"), ("b", "team")]
-    assert binding["roleRef"]["name"] == "sentinel-launcher"
+    found = render("gpu", {"pipelines": {"serviceAccounts": ["a", "b"]}})
+    binding = find(found, "RoleBinding", "sentinel-launcher")
+    assert [(each["name"], each["namespace"]) for each in binding["subjects"]] == [("a", "kubeflow"), ("b", "kubeflow")]
+    assert {each["kind"] for each in binding["subjects"]} == {"ServiceAccount"}
+    assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "sentinel-launcher"}
 
 
 # --- models.yaml ---
@@ -298,6 +296,19 @@ def test_the_bucket_of_kind_is_in_the_namespace_of_kubeflow() -> None:
     assert policy["egress"][3]["to"] == [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kubeflow"}}}
     ]
+
+
+def test_pipelines_of_another_namespace_are_bound_there_and_reach_what_they_need() -> None:
+    elsewhere = {"pipelines": {"namespace": "team", "api": {"namespace": "kubeflow-system"}}, "models": [SERVER]}
+    found = render(values=elsewhere)
+    policy = find(found, "NetworkPolicy", "sentinel-components")
+    assert policy["metadata"]["namespace"] == "team"
+    _, _, servers, _, kubeflow, _ = policy["spec"]["egress"]
+    assert servers["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "kubeflow"
+    assert kubeflow["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "kubeflow-system"
+    asked, _ = find(found, "NetworkPolicy", "sentinel-models")["spec"]["ingress"][0]["from"]
+    assert asked["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "team"}
+    assert arguments(find(found, "Pod", "sentinel-reach"))[1].startswith("http://ml-pipeline.kubeflow-system:8888/")
 
 
 def test_policies_can_leave_pipelines_alone_or_be_left_out() -> None:

@@ -19,6 +19,7 @@ from components import release
 from components.images import ROLES, TAG
 from sentinel.errors import SentinelError
 from tests.contract.kfp_server import Backend, parse_pipeline, serving
+from tests.contract.listening import free_port
 from tests.kind import lane
 
 Answer = tuple[str, str, int]
@@ -94,20 +95,21 @@ def test_up_makes_everything_in_order_and_only_in_its_own_cluster(machine: Machi
     lane.up()
     calls = machine.calls()
     starts = [
+        "docker image inspect --format={{.Id}} sentinel-controller:dev",
         "kind get clusters",
         f"kind create cluster --name=sentinel --image={lane.NODE}",
         "kind load docker-image sentinel-controller:dev",
         "kubectl --context=kind-sentinel apply -k https://github.com/kubeflow/pipelines/manifests/kustomize/cluster-scoped",
         "kubectl --context=kind-sentinel wait crd/applications.app.k8s.io",
         "kubectl --context=kind-sentinel apply -k https://github.com/kubeflow/pipelines/manifests/kustomize/env/platform",
-        "kubectl --context=kind-sentinel wait pods --all",
+        "kubectl --context=kind-sentinel wait deployments --all",
         "helm --kube-context=kind-sentinel upgrade --install sentinel charts/sentinel --namespace=kubeflow",
         "helm --kube-context=kind-sentinel test sentinel",
     ]
     assert len(calls) == len(starts)
     for call, start in zip(calls, starts, strict=True):
         assert call.startswith(start), call
-    assert calls[3].endswith(f"?ref={lane.KFP}") and calls[5].endswith(f"?ref={lane.KFP}")
+    assert calls[4].endswith(f"?ref={lane.KFP}") and calls[6].endswith(f"?ref={lane.KFP}")
 
 
 def test_a_cluster_that_is_there_is_used_again(machine: Machine) -> None:
@@ -130,6 +132,13 @@ def test_missing_programs_are_named(machine: Machine, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     with pytest.raises(lane.LaneError, match=r"not on PATH: .*kind.*make kind-install"):
         lane.up()
+
+
+def test_missing_images_are_told_before_a_cluster_is_made(machine: Machine) -> None:
+    machine.answers(("image inspect", "Error: No such image: sentinel-trainer:dev", 1))
+    with pytest.raises(lane.LaneError, match=r"has not all images of the profile 'kind'.*`make images`"):
+        lane.up()
+    assert not [call for call in machine.calls() if call.startswith("kind")]
 
 
 def test_a_step_that_fails_ends_the_lane_with_its_command(machine: Machine) -> None:
@@ -181,6 +190,30 @@ def test_a_lane_that_could_kill_nothing_has_tested_nothing(backend: Backend, mac
     with pytest.raises(lane.LaneError, match="nothing was killed"):
         lane.submit(port(backend), wait=4.0)
     assert threading.active_count() < 10
+
+
+def test_a_port_leads_into_the_cluster_as_long_as_it_is_needed(machine: Machine) -> None:
+    here = free_port()
+    with lane.forwarded("svc/ml-pipeline", here, 8888):
+        assert lane.listens(here)
+    assert not lane.listens(here)
+    (call,) = machine.calls()
+    assert call == f"kubectl --context=kind-sentinel port-forward --namespace=kubeflow svc/ml-pipeline {here}:8888"
+
+
+def test_a_port_that_somebody_else_has_is_named(backend: Backend, machine: Machine) -> None:
+    """Else the run would be submitted to whatever listens there; 8888 is Jupyter's, too."""
+    with pytest.raises(lane.LaneError, match=r"port \d+ of this machine is taken, and is to lead to svc/ml-pipeline"):
+        with lane.forwarded("svc/ml-pipeline", port(backend).kfp, 8888):
+            raise AssertionError
+    assert machine.calls() == []
+
+
+def test_a_port_that_leads_nowhere_is_no_success(machine: Machine) -> None:
+    machine.answers(("port-forward", "error: services not found", 1))
+    with pytest.raises(lane.LaneError, match=r"port-forward .*svc/ml-pipeline .*leads nowhere"):
+        with lane.forwarded("svc/ml-pipeline", free_port(), 8888):
+            raise AssertionError
 
 
 def test_the_bucket_is_the_clones_and_its_keys_are_the_clusters(machine: Machine) -> None:

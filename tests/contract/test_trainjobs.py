@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +17,8 @@ pytest.importorskip("kubeflow", reason="needs the extra trainjob")
 from kubernetes.client import Configuration
 
 from sentinel.errors import StageError
-from sentinel.launch.follow import Order, State, follow
-from sentinel.launch.trainjobs import QUEUE, TrainJobs
+from sentinel.launch.follow import QUEUE, Order, State, follow
+from sentinel.launch.trainjobs import TrainJobs
 from tests.contract.trainer_server import Cluster, runtime, serving, status
 
 ORDER = Order(
@@ -26,8 +27,10 @@ ORDER = Order(
     nodes=2,
     resources={"cpu": "32", "memory": "256Gi", "nvidia.com/gpu": "8"},
     environment={"SENTINEL_REMOTE": "s3://b", "SENTINEL_ORDER": "{}"},
-    labels={"sentinel.dev/stage": "retail-train-01", QUEUE: "agents"},
+    labels={"sentinel.dev/stage": "retail-train-01"},
+    seconds=7200,
 )
+QUEUED = replace(ORDER, labels={**ORDER.labels, QUEUE: "agents"})
 NAME = ORDER.name
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the SDK's use of pydantic
@@ -42,13 +45,17 @@ def cluster() -> Iterator[Cluster]:
         yield made
 
 
-@pytest.fixture
-def jobs(cluster: Cluster) -> TrainJobs:
+def connected(cluster: Cluster) -> TrainJobs:
     configuration = Configuration(host=cluster.url)
     configuration.retries = False
     made = TrainJobs.connect("team", "sentinel-torch", configuration)
     made._pause = 0.01
     return made
+
+
+@pytest.fixture
+def jobs(cluster: Cluster) -> TrainJobs:
+    return connected(cluster)
 
 
 def later(seconds: float, do: Any, *arguments: Any) -> threading.Timer:
@@ -59,9 +66,10 @@ def later(seconds: float, do: Any, *arguments: Any) -> threading.Timer:
 
 def test_a_job_is_created_as_the_order_says(cluster: Cluster, jobs: TrainJobs) -> None:
     assert jobs.state(NAME) is State.absent
-    jobs.create(ORDER)
+    jobs.create(QUEUED)
     made = cluster.jobs[NAME]
-    assert made["metadata"]["namespace"] == "team" and made["metadata"]["labels"] == ORDER.labels
+    assert made["metadata"]["namespace"] == "team" and made["metadata"]["labels"] == QUEUED.labels
+    assert made["spec"]["activeDeadlineSeconds"] == 7200, "one that nobody follows any more ends all the same"
     assert made["spec"]["runtimeRef"] == {"name": "sentinel-torch", "kind": "TrainingRuntime"}
     trainer = made["spec"]["trainer"]
     assert (trainer["image"], trainer["numNodes"]) == (ORDER.image, 2)
@@ -89,6 +97,59 @@ def test_suspension_is_one_field_and_is_taken_back(cluster: Cluster, jobs: Train
     assert cluster.jobs[NAME]["spec"]["suspend"] is True and jobs.state(NAME) is State.suspended
     jobs.suspend(NAME, False)
     assert cluster.jobs[NAME]["spec"]["suspend"] is False and jobs.state(NAME) is State.active
+
+
+def test_the_pod_that_follows_a_job_owns_it(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So Kubernetes removes it with the pod; the pod of the next attempt takes it over."""
+    for name in ("first", "second"):
+        for variable, value in (("POD_NAME", name), ("POD_UID", f"uid-{name}"), ("POD_NAMESPACE", "team")):
+            monkeypatch.setenv(variable, value)
+        later(1.0, lambda: cluster.end(NAME, "Complete"))
+        follow(connected(cluster), ORDER, seconds=60.0, look=2.0)
+        (owner,) = cluster.jobs[NAME]["metadata"]["ownerReferences"]
+        assert owner == {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": f"uid-{name}"}
+    assert cluster.requests.count("POST trainjobs") == 1
+
+
+def test_without_a_pod_of_its_namespace_a_job_has_no_owner(cluster: Cluster, jobs: TrainJobs) -> None:
+    jobs.create(ORDER)
+    jobs.claim(ORDER)
+    assert "ownerReferences" not in cluster.jobs[NAME]["metadata"]
+
+
+@pytest.mark.parametrize("condition", [None, "Failed", "Complete"])
+def test_a_job_of_the_same_name_that_is_not_ours_is_left_alone(
+    condition: str | None, cluster: Cluster, jobs: TrainJobs
+) -> None:
+    jobs.create(replace(ORDER, environment={"SENTINEL_ORDER": '{"job": "theirs"}'}))
+    if condition:
+        cluster.end(NAME, condition)
+    with pytest.raises(StageError, match=r"was not made for this stage of this run: .*theirs(.|\n)*-n team"):
+        follow(jobs, ORDER, seconds=60.0, look=2.0)
+    assert not {"PATCH trainjobs", "DELETE trainjobs"} & set(cluster.requests)
+
+
+def test_a_job_that_somebody_else_creates_in_between_is_seen(cluster: Cluster, jobs: TrainJobs) -> None:
+    """Both saw none of this name; the other was first."""
+    jobs.create(replace(ORDER, environment={}))
+    cluster.faults["GET trainjobs"] = [status(404, "NotFound")]
+    with pytest.raises(StageError, match="was not made for this stage of this run"):
+        follow(jobs, ORDER, seconds=60.0, look=2.0)
+
+
+def test_what_is_gone_has_no_nodes_to_give_back(cluster: Cluster, jobs: TrainJobs) -> None:
+    jobs.suspend(NAME, True)
+    assert cluster.jobs == {}
+
+
+def test_an_account_that_may_not_see_pods_does_not_flood_the_api(cluster: Cluster, jobs: TrainJobs) -> None:
+    """The SDK gives up at once; whether the job has ended is asked for in peace."""
+    jobs.create(ORDER)
+    jobs._pause = 0.3
+    cluster.faults["GET pods"] = [status(403, "Forbidden")] * 1000
+    later(2.0, cluster.end, NAME, "Complete")
+    follow(jobs, ORDER, seconds=60.0, look=2.0)
+    assert cluster.requests.count("GET trainjobs") < 100
 
 
 @pytest.mark.parametrize(("condition", "state"), [("Complete", State.complete), ("Failed", State.failed)])
@@ -145,7 +206,7 @@ def test_a_job_is_followed_to_its_end(cluster: Cluster, jobs: TrainJobs, capsys:
     follow(jobs, ORDER, seconds=60.0, look=2.0)
     told = capsys.readouterr()
     assert "creating TrainJob retail-train-01-0a1b2c3d: 2 nodes" in told.err
-    assert "step 1 of 2\nstep 2 of 2\n" in told.out
+    assert told.out == "step 1 of 2\nstep 2 of 2\n"
     follow(jobs, ORDER, seconds=60.0, look=2.0)
     assert cluster.requests.count("POST trainjobs") == 1, "a second attempt finds the first one's job"
 

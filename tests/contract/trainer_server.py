@@ -69,7 +69,8 @@ class Cluster:
             case "GET", "trainjobs" if name in self.jobs:
                 return Reply(200, self.jobs[name])
             case "PATCH", "trainjobs" if name in self.jobs:
-                self.jobs[name]["spec"].update(body["spec"])
+                for part, change in body.items():
+                    self.jobs[name][part].update(change)
                 return Reply(200, self.jobs[name])
             case "DELETE", "trainjobs" if name in self.jobs:
                 return Reply(200, self.jobs.pop(name))

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -44,7 +45,11 @@ FOLDER = Path("build/kind")
 PATIENCE = 900.0
 """Seconds until the pod that is to be killed is there."""
 EXECUTED = re.compile(r"^ *Running stage '", re.MULTILINE)
-OURS = "serviceaccounts,roles,rolebindings,networkpolicies,deployments,services,persistentvolumeclaims,pods,configmaps"
+OURS = (
+    "serviceaccounts,roles,rolebindings,networkpolicies,deployments,services,persistentvolumeclaims,pods,configmaps,"
+    "poddisruptionbudgets,resourcequotas,secrets"
+)
+"""Kinds of which the chart may leave nothing."""
 
 
 class LaneError(SentinelError):
@@ -104,9 +109,18 @@ def images() -> list[str]:
     return sorted(set(of(cluster).values()))
 
 
+def require_images() -> None:
+    """Raise unless docker has all that the pods run: found now, not after the cluster was made."""
+    try:
+        run("docker", "image", "inspect", "--format={{.Id}}", *images())
+    except LaneError:
+        raise LaneError(f"docker has not all images of the profile '{PROFILE}' (see above): `make images`") from None
+
+
 def up() -> None:
     """Make the cluster and all that stands in it; what is there already stays."""
     require_tools()
+    require_images()
     if NAME not in run("kind", "get", "clusters").split():
         run(
             "kind",
@@ -127,23 +141,37 @@ def _install_kfp() -> None:
     kubectl("apply", "-k", f"{MANIFESTS}cluster-scoped-resources?ref={KFP}")
     kubectl("wait", "crd/applications.app.k8s.io", "--for=condition=established", "--timeout=60s")
     kubectl("apply", "-k", f"{MANIFESTS}env/platform-agnostic?ref={KFP}")
-    kubectl("wait", "pods", "--all", "--for=condition=Ready", f"--namespace={NAMESPACE}", "--timeout=15m")
+    # Not the pods: those of runs that are over never become ready again.
+    kubectl("wait", "deployments", "--all", "--for=condition=Available", f"--namespace={NAMESPACE}", "--timeout=15m")
+
+
+def listens(port: int) -> bool:
+    """Whether somebody on this machine does."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager
-def forwarded(service: str, here: int, there: int) -> Iterator[None]:
-    """A port of this machine that leads to a Service."""
-    command = [
-        "kubectl",
-        f"--context=kind-{NAME}",
-        "port-forward",
-        f"--namespace={NAMESPACE}",
-        service,
-        f"{here}:{there}",
-    ]
+def forwarded(service: str, here: int, there: int, wait: float = 30.0) -> Iterator[None]:
+    """A port of this machine that leads to a Service.
+
+    Raises:
+        LaneError: Somebody else has the port, or it does not come to be.
+    """
+    if listens(here):
+        raise LaneError(f"port {here} of this machine is taken, and is to lead to {service}: end what listens there")
+    place = f"--namespace={NAMESPACE}"
+    command = ["kubectl", f"--context=kind-{NAME}", "port-forward", place, service, f"{here}:{there}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        time.sleep(3.0)
+        deadline = time.monotonic() + wait
+        while not listens(here):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise LaneError(f"{' '.join(command)}: port {here} leads nowhere; what kubectl said stands above")
+            time.sleep(0.2)
         yield
     finally:
         process.terminate()

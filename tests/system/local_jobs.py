@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sysconfig
 import time
 import warnings
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from sentinel.launch.follow import Order, State
+from tests.contract.listening import free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # the SDK's use of pydantic
@@ -70,6 +70,9 @@ class LocalJobs:
         runtime = Runtime(name="torch-distributed", trainer=kind, kind=RuntimeKind.TRAINING_RUNTIME)
         self._client.train(runtime=runtime, trainer=trainer, options=[Name(order.name)])
 
+    def claim(self, order: Order) -> None:
+        """Processes of this machine belong to nobody's pod."""
+
     def suspend(self, name: str, suspended: bool) -> None:
         raise NotImplementedError
 
@@ -90,10 +93,3 @@ class LocalJobs:
             limit = max(2, round(seconds))
             self._client.wait_for_job_status(name, {"Complete", "Failed"}, timeout=limit, polling_interval=1)
         return self.state(name)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -18,7 +18,8 @@ from sentinel.errors import StageError
 from sentinel.launch.follow import Order, follow
 from sentinel.llm.policy import load_policy, new_policy, save_policy
 from sentinel.llm.tokenizer import train_tokenizer
-from tests.system.local_jobs import LocalJobs, free_port
+from tests.contract.listening import free_port
+from tests.system.local_jobs import LocalJobs
 from tests.system.test_ranks import TINY
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +14,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from sentinel.errors import SpecError, StageError
-from sentinel.launch.follow import Jobs, Order, State, follow
+from sentinel.launch.follow import QUEUE, Jobs, Order, State, follow
 from sentinel.launch.main import job_name, ordered
+from sentinel.launch.trainjobs import POD, Owner
 from sentinel.plan import Stage, plan
 from sentinel.pod.baton import Baton
 from sentinel.pod.node import Seat, settle
@@ -92,7 +97,7 @@ def test_a_job_is_what_profile_and_run_say(stage: Stage, tmp_path: Path, monkeyp
     assert order.environment["SENTINEL_ORDER"] == (
         '{"job": "8d0c", "kind": "train", "run": "runs/retail/02", "stage": "retail-train-02"}'
     )
-    assert "secret" not in str(order)
+    assert "secret" not in str(order) and order.seconds == 5 * 3600
     assert order.labels == {
         "sentinel.dev/role": "trainer",
         "sentinel.dev/stage": "retail-train-02",
@@ -115,10 +120,17 @@ def test_the_container_that_launches_asks_for_no_gpu(
     text = TRAINJOB.replace("type: trainjob, queue: agents, timeout_hours: 5", f"type: {launcher}")
     (tmp_path / "experiments/profiles/nodes.yaml").write_text(text.replace("nodes: 3", "nodes: 1"))
     monkeypatch.chdir(tmp_path)
-    spec = documents(compiled(submission(tmp_path, "retail-cpu", "nodes"), tmp_path))[0]
-    executors = spec["deploymentSpec"]["executors"].values()
-    asked = [each["container"]["resources"] for each in executors if "trainer" in each["container"]["image"]]
+    spec, placed = documents(compiled(submission(tmp_path, "retail-cpu", "nodes"), tmp_path))
+    executors = spec["deploymentSpec"]["executors"]
+    trainers = [name for name, each in executors.items() if "trainer" in each["container"]["image"]]
+    asked = [executors[name]["container"]["resources"] for name in trainers]
     assert asked and all(("accelerator" in each) is gpus for each in asked)
+    platform = placed["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert {platform[name]["activeDeadlineSeconds"] for name in trainers} == {(9 if gpus else 5 + 1) * 3600}
+    fields = {each["name"]: each["fieldPath"] for each in platform[trainers[0]].get("fieldPathAsEnv", ())}
+    assert fields == ({} if gpus else POD), "it must know the pod that is to own the TrainJob"
+    others = [each for name, each in platform.items() if name not in trainers]
+    assert others and not any("fieldPathAsEnv" in each for each in others)
 
 
 @pytest.mark.parametrize("missing", ["PET_NODE_RANK", "PET_NNODES", "PET_MASTER_ADDR", "PET_MASTER_PORT"])
@@ -148,35 +160,167 @@ def test_the_runtime_of_the_chart_is_the_one_of_the_profile(root: Path, tmp_path
     assert launcher is not None and launcher.runtime == values["training"]["runtime"]
 
 
-class Gone:
-    """Jobs that vanish once they are begun."""
+class Fake:
+    """Jobs in memory: they are as a test says, and note what is done to them."""
 
-    def __init__(self) -> None:
-        self.made: list[Order] = []
+    def __init__(self, *states: State) -> None:
+        self._states = list(states)
+        """What the next looks find; the last one stays."""
+        self.done: list[str] = []
+        self.suspended = threading.Event()
+        self.in_time: list[bool] = []
 
     def state(self, name: str) -> State:
-        return State.absent
-
-    def create(self, order: Order) -> None:
-        self.made.append(order)
+        return self._states.pop(0) if len(self._states) > 1 else self._states[0]
 
     def wait(self, name: str, seconds: float) -> State:
-        return State.absent
+        return self.state(name)
 
-    def logs(self, name: str) -> Iterator[str]:
-        yield from ()
+    def create(self, order: Order) -> None:
+        self.done.append("create")
+
+    def claim(self, order: Order) -> None:
+        self.done.append("claim")
 
     def suspend(self, name: str, suspended: bool) -> None:
-        raise AssertionError
+        self.done.append("suspend" if suspended else "resume")
+        self.suspended.set()
 
     def delete(self, name: str) -> None:
-        raise AssertionError
+        self.done.append("delete")
+
+    def logs(self, name: str) -> Iterator[str]:
+        yield "a line"
+        self.in_time.append(self.suspended.wait(5.0))
+
+
+class Told(Fake):
+    """We are told to end while it runs, twice."""
+
+    def wait(self, name: str, seconds: float) -> State:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return State.active
+
+    def suspend(self, name: str, suspended: bool) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        super().suspend(name, suspended)
+
+
+PLAIN = Order("a", "b", 1, {}, {})
+QUEUED = Order("a", "b", 1, {}, {}, {QUEUE: "agents"})
 
 
 def test_a_job_that_vanishes_is_no_success() -> None:
-    jobs: Jobs = Gone()
+    jobs: Jobs = Fake(State.absent)
     with pytest.raises(StageError, match="was deleted by somebody"):
-        follow(jobs, Order("a", "b", 1, {}, {}), seconds=10.0, look=0.1)
+        follow(jobs, PLAIN, seconds=10.0, look=0.1)
+
+
+def test_nodes_are_given_back_before_anything_else_and_a_second_signal_changes_nothing() -> None:
+    """Argo's executor is gone within a second of the signal; the rest of the log is not waited for."""
+    jobs = Told(State.active)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left:
+        follow(jobs, PLAIN, seconds=60.0, look=60.0)
+    assert left.value.code == 143 and jobs.done == ["claim", "suspend"]
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert False not in jobs.in_time
+
+
+def test_a_job_in_a_queue_is_deleted_as_kueue_would_start_a_suspended_one_again() -> None:
+    jobs = Told(State.active)
+    with pytest.raises(SystemExit):
+        follow(jobs, QUEUED, seconds=60.0, look=0.1)
+    assert jobs.done == ["claim", "delete"]
+    late = Fake(State.active)
+    with pytest.raises(StageError, match="was deleted; try again, and it goes on"):
+        follow(late, QUEUED, seconds=0.0, look=0.1)
+    assert late.done == ["claim", "delete"]
+
+
+def test_a_job_that_waits_in_a_queue_is_left_waiting() -> None:
+    jobs = Fake(State.suspended, State.suspended, State.active, State.complete)
+    follow(jobs, QUEUED, seconds=60.0, look=0.1)
+    assert jobs.done == ["claim"]
+    ours = Fake(State.suspended, State.active, State.complete)
+    follow(ours, PLAIN, seconds=60.0, look=0.1)
+    assert ours.done == ["claim", "resume"]
+
+
+def test_a_failed_job_that_does_not_go_away_is_not_waited_for_for_ever() -> None:
+    jobs = Fake(State.failed)
+    with pytest.raises(StageError, match="was deleted and does not go"):
+        follow(jobs, PLAIN, seconds=0.0, look=0.01)
+    assert jobs.done == ["claim", "delete"]
+
+
+class Logs(Fake):
+    """Logs of one attempt after the other."""
+
+    def __init__(self, *logs: tuple[str, ...]) -> None:
+        super().__init__(State.absent, *[State.active] * 8, State.complete)
+        self._logs = list(logs)
+
+    def logs(self, name: str) -> Iterator[str]:
+        if not self._logs:
+            raise StageError("it has not begun")
+        yield from self._logs.pop(0) if len(self._logs) > 1 else self._logs[0]
+
+    def wait(self, name: str, seconds: float) -> State:
+        time.sleep(0.1)
+        return super().wait(name, seconds)
+
+
+@pytest.mark.parametrize(
+    ("logs", "shown"),
+    [
+        ((("a", "b", "c"),), "a b c"),
+        ((("a", "b"), ("a", "b", "c")), "a b c"),
+        ((("a", "b", "c"), ("a", "x", "c")), "a b c x c"),
+        ((), ""),
+    ],
+    ids=["read over and over", "broken off", "another attempt's", "none"],
+)
+def test_no_line_of_a_log_is_shown_twice(
+    logs: tuple[tuple[str, ...], ...], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    follow(Logs(*logs), PLAIN, seconds=60.0, look=0.05)
+    assert capsys.readouterr().out.split() == shown.split()
+
+
+class Quick(Fake):
+    """It has a log only once it is over."""
+
+    over = False
+
+    def wait(self, name: str, seconds: float) -> State:
+        self.over = True
+        return State.failed
+
+    def logs(self, name: str) -> Iterator[str]:
+        if self.over:
+            yield "no such file"
+
+
+def test_the_log_of_a_job_that_ends_at_once_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StageError, match="its log stands above"):
+        follow(Quick(State.absent), PLAIN, seconds=60.0, look=2.0)
+    assert "no such file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variables", "owner"),
+    [
+        ({"POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "team"}, ("p", "u")),
+        ({"POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "other"}, None),
+        ({"POD_NAME": "p", "POD_NAMESPACE": "team"}, None),
+        ({}, None),
+    ],
+)
+def test_a_pod_owns_only_what_is_in_its_namespace(variables: dict[str, str], owner: tuple[str, str] | None) -> None:
+    """An owner in another namespace does not exist for Kubernetes, which removes what is left without one."""
+    assert Owner.here("team", variables) == owner
 
 
 def test_containers_of_the_pipeline_carry_their_role(

@@ -96,6 +96,10 @@ limits: {{ toJson $limits }}
 {{- default .Release.Namespace .Values.pipelines.namespace -}}
 {{- end -}}
 
+{{- define "sentinel.apiNamespace" -}}
+{{- default (include "sentinel.pipelinesNamespace" .) .Values.pipelines.api.namespace -}}
+{{- end -}}
+
 {{/* Label selector of the pods of this chart's pipelines, which `sentinel submit` gives to them. */}}
 {{- define "sentinel.componentSelector" -}}
 matchExpressions: [{key: sentinel.dev/role, operator: Exists}]
@@ -117,10 +121,19 @@ matchLabels: {kubernetes.io/metadata.name: {{ index . 0 }}}
 {{- toJson $ports -}}
 {{- end -}}
 
-{{/* Refusals that a schema cannot word: names that occur twice. */}}
+{{/* Refusals that a schema cannot word: names that occur twice, and what would be out of the pipelines' reach. */}}
 {{- define "sentinel.check" -}}
+{{- $pods := include "sentinel.pipelinesNamespace" . -}}
+{{- range $part := list "state" "training" -}}
+{{- if and (index $.Values $part).enabled (ne $pods $.Release.Namespace) -}}
+{{- fail (printf "%s.enabled: pods of pipelines run in namespace '%s' (pipelines.namespace) and use it there; install the chart there, not in '%s'" $part $pods $.Release.Namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- include "sentinel.checkLabels" (list "commonLabels" .Values.commonLabels) -}}
+{{- include "sentinel.checkLabels" (list "monitoring.serviceMonitor.labels" .Values.monitoring.serviceMonitor.labels) -}}
 {{- $seen := dict -}}
 {{- range $i, $model := .Values.models -}}
+{{- include "sentinel.checkLabels" (list (printf "models[%d].podLabels" $i) $model.podLabels) -}}
 {{- range (include "sentinel.services" $model | fromJsonArray) -}}
 {{- if hasKey $seen . -}}
 {{- fail (printf "models[%d].services: '%s' is a Service of models[%v] already; each role has one server" $i . (get $seen .)) -}}
@@ -134,6 +147,16 @@ matchLabels: {kubernetes.io/metadata.name: {{ index . 0 }}}
 {{- fail (printf "models[%d].name: '%s' is the name of models[%v] already" $i $model.name (get $names $model.name)) -}}
 {{- end -}}
 {{- $_ := set $names $model.name $i -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that select pods are the chart's own: a second one of the same name would win. Arguments: where, labels. */}}
+{{- define "sentinel.checkLabels" -}}
+{{- $where := index . 0 -}}
+{{- range $key, $_ := index . 1 -}}
+{{- if regexMatch "^(app\\.kubernetes\\.io|helm\\.sh|sentinel\\.dev)/" $key -}}
+{{- fail (printf "%s: the chart itself sets '%s'; take another name" $where $key) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
