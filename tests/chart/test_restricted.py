@@ -55,7 +55,10 @@ BREACHES: list[tuple[str, Any]] = [
     ("volume host: hostPath", lambda pod: pod.setdefault("volumes", []).append({"name": "host", "hostPath": {}})),
     ("sysctls", lambda pod: pod["securityContext"].update(sysctls=[{"name": "kernel.msgmax", "value": "1"}])),
     ("runAsNonRoot", lambda pod: pod["securityContext"].pop("runAsNonRoot")),
-    ("pod: runAsNonRoot", lambda pod: (pod["securityContext"].update(runAsNonRoot=False), own(pod).update(runAsNonRoot=True))),
+    (
+        "pod: runAsNonRoot",
+        lambda pod: (pod["securityContext"].update(runAsNonRoot=False), own(pod).update(runAsNonRoot=True)),
+    ),
     ("pod: runAsUser 0", lambda pod: (pod["securityContext"].update(runAsUser=0), own(pod).update(runAsUser=1))),
     ("pod: seccomp", lambda pod: pod["securityContext"].update(seccompProfile={"type": "Unconfined"})),
     ("no seccompProfile", lambda pod: pod["securityContext"].pop("seccompProfile")),

@@ -18,8 +18,10 @@ from sentinel.launch.follow import QUEUE, Jobs, Order, State, follow
 from sentinel.launch.main import job_name, ordered
 from sentinel.launch.trainjobs import POD, Owner
 from sentinel.plan import Stage, plan
+from sentinel.pipelines.place import LEAVING_HOURS
 from sentinel.pod.baton import Baton
 from sentinel.pod.node import Seat, settle
+from sentinel.spec.launcher import TrainJobLauncher
 from sentinel.spec.load import load
 from sentinel.spec.profile import DeepSpeedTrainer, ProfileSpec, load_profile
 from tests.unit.pipeline_ir import compiled, containers, documents, submission
@@ -126,7 +128,8 @@ def test_the_container_that_launches_asks_for_no_gpu(
     asked = [executors[name]["container"]["resources"] for name in trainers]
     assert asked and all(("accelerator" in each) is gpus for each in asked)
     platform = placed["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert {platform[name]["activeDeadlineSeconds"] for name in trainers} == {(9 if gpus else 5 + 1) * 3600}
+    hours = 9 if gpus else TrainJobLauncher(type="trainjob").timeout_hours + LEAVING_HOURS
+    assert {int(platform[name]["activeDeadlineSeconds"]) for name in trainers} == {hours * 3600}
     fields = {each["name"]: each["fieldPath"] for each in platform[trainers[0]].get("fieldPathAsEnv", ())}
     assert fields == ({} if gpus else POD), "it must know the pod that is to own the TrainJob"
     others = [each for name, each in platform.items() if name not in trainers]
