@@ -17,8 +17,8 @@ from sentinel.errors import SpecError, StageError
 from sentinel.launch.follow import QUEUE, Jobs, Order, State, follow
 from sentinel.launch.main import job_name, ordered
 from sentinel.launch.trainjobs import POD, Owner
-from sentinel.plan import Stage, plan
 from sentinel.pipelines.place import LEAVING_HOURS
+from sentinel.plan import Stage, plan
 from sentinel.pod.baton import Baton
 from sentinel.pod.node import Seat, settle
 from sentinel.spec.launcher import TrainJobLauncher
