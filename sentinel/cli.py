@@ -378,7 +378,7 @@ def regrade(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A tau2 result file, or a trajectories.jsonl of ours.")],
     as_json: Json = False,
 ) -> None:
-    """Score stored episodes again without inference, and compare with the file's rewards; exit code 1 if they differ."""
+    """Score stored episodes again without inference; exit code 1 if a reward in the file differs from ours."""
     from time import perf_counter
 
     from sentinel.evaluation.regrade import regrade
