@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sentinel.errors import SentinelError
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 """States that a run does not leave."""
+VARIABLE = "KF_PIPELINES_ENDPOINT"
+"""Where kfp's client takes its server from if nothing else names one."""
 POLL = 5.0
 """Seconds between two looks at a run."""
 ADVICE: Mapping[int, str] = {
@@ -51,21 +57,27 @@ class Run(NamedTuple):
 class Server:
     """A Kubeflow Pipelines API."""
 
-    def __init__(self, client: Any, namespace: str | None = None) -> None:
-        self._client, self._namespace = client, namespace
+    def __init__(self, client: Any) -> None:
+        self._client = client
 
     @classmethod
-    def of(cls, client: Any) -> Server:
-        """The server that kfp's command line found."""
-        return cls(client)
+    def connect(
+        cls, endpoint: str | None, namespace: str | None, login: Mapping[str, Any] = MappingProxyType({})
+    ) -> Server:
+        """Find a server: by `login`, the environment's KF_PIPELINES_ENDPOINT, `endpoint`, or else as kfp finds one.
 
-    @classmethod
-    def connect(cls, endpoint: str | None, namespace: str | None) -> Server:
-        """The server at an endpoint, or the one that kfp finds by itself (environment, kubectl context, pod)."""
+        Args:
+            endpoint: What the profile says.
+            namespace: The namespace of Kubeflow Pipelines.
+            login: Arguments of kfp's client that its command line was given; they go first.
+        """
         from kfp import Client
 
-        with talking("connect"):
-            return cls(Client(host=endpoint, namespace=namespace or "kubeflow"), None)
+        found = {"host": os.environ.get(VARIABLE) or endpoint, "namespace": namespace or "kubeflow", **login}
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what it tries again ends as one of ours
+        with talking("connect"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that the client is not for KFP 1
+            return cls(Client(**found))
 
     def health(self) -> str:
         """What the server says of itself."""
@@ -78,7 +90,7 @@ class Server:
     ) -> Run:
         """Create a run, and its experiment if there is none of this name."""
         with talking(f"create the experiment '{experiment}'"):
-            made = self._client.create_experiment(experiment, namespace=self._namespace)
+            made = self._client.create_experiment(experiment)
         with talking(f"create the run '{name}' (no run was created)"):
             run = self._client.run_pipeline(
                 experiment_id=made.experiment_id,
@@ -147,7 +159,7 @@ def talking(what: str) -> Iterator[None]:
         raise ServerError(f"the server did not {what}: {_refusal(error)}") from None
     except (HTTPError, OSError) as error:
         raise ServerError(
-            f"no Kubeflow Pipelines API was reached to {what}: {type(error).__name__}: {error}\n"
+            f"could not {what}: no Kubeflow Pipelines API answers: {getattr(error, 'reason', None) or error}\n"
             "    set KF_PIPELINES_ENDPOINT or `cluster.endpoint` of the profile; for a cluster of your own:\n"
             "    kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
         ) from None

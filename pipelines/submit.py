@@ -6,11 +6,14 @@ submit(Path("experiments/retail.yaml"), "gpu", (), Names(), server, watch=True, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+from sentinel.artifacts import write_text
 from sentinel.errors import SentinelError
 from sentinel.pipelines.parameters import ABSENT
 from sentinel.pipelines.server import Run, Server, ServerError
@@ -18,6 +21,8 @@ from sentinel.pipelines.submission import Submission, prepare
 
 SAME = ("experiment", "spec_hash")
 """Parameters in which a run must agree with the spec that continues it."""
+SUFFIX = ".yaml"
+"""Of a compiled pipeline."""
 
 
 class Names(NamedTuple):
@@ -79,24 +84,33 @@ def submit(
         made = prepare(spec, profile, sets, number=made.part.number + 1, previous=run.id)
 
 
-def connect(made: Submission) -> Server:
-    """The server that a submission's profile names, or the one that kfp finds by itself."""
-    return Server.connect(made.cluster.endpoint, made.cluster.namespace)
+def connect(made: Submission, login: Mapping[str, Any] = MappingProxyType({})) -> Server:
+    """The server that a submission's profile names, or the one that kfp finds by itself (`Server.connect`)."""
+    return Server.connect(made.cluster.endpoint, made.cluster.namespace, login)
 
 
 def compile_only(spec: Path, profile: str, sets: Sequence[str], package: Path) -> Submission:
     """Check everything and write the pipeline; no server is asked."""
+    if package.suffix != SUFFIX:
+        raise SentinelError(f"--output {package}: expected a name that ends in {SUFFIX}, since kfp takes no other")
     made = prepare(spec, profile, sets)
-    made.compile(package)
+    with _compiled(made) as pipeline:
+        write_text(package, pipeline.read_text(encoding="utf-8"))
     say(f"{package}: {made.name}, {package.stat().st_size:,} bytes")
     return made
 
 
-def _create(made: Submission, names: Names, server: Server) -> Run:
+@contextmanager
+def _compiled(made: Submission) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
-        package = Path(folder) / "pipeline.yaml"
+        package = Path(folder) / f"pipeline{SUFFIX}"
         made.compile(package)
-        experiment = names.experiment or made.experiment
+        yield package
+
+
+def _create(made: Submission, names: Names, server: Server) -> Run:
+    experiment = names.experiment or made.experiment
+    with _compiled(made) as package:
         run = server.create(experiment, names.run or made.name, package, made.parameters, made.cluster.service_account)
     say(f"{run.name}: submitted to '{experiment}' as {run.id}\n{server.url(run.id)}")
     return run

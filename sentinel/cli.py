@@ -378,7 +378,7 @@ def regrade(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A tau2 result file, or a trajectories.jsonl of ours.")],
     as_json: Json = False,
 ) -> None:
-    """Score stored episodes again without inference, and compare with the rewards in the file."""
+    """Score stored episodes again without inference; exit code 1 if a reward in the file differs from ours."""
     from time import perf_counter
 
     from sentinel.evaluation.regrade import regrade
@@ -389,6 +389,8 @@ def regrade(
     show(f"{result.summary()}\n{seconds} s", as_json)
     if as_json:
         emit({**result.model_dump(mode="json"), "seconds": seconds})
+    if result.agreeing < result.compared:
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=CHECKS)

@@ -14,6 +14,8 @@ import pytest
 from tests.contract.kfp_server import Backend, Reply, serving
 
 RETAIL, CPU = "experiments/retail.yaml", "experiments/retail-cpu.yaml"
+NOBODY = "http://127.0.0.1:9"
+"""Where no server listens."""
 HOOK = "the hook is not installed here: `pip install --no-deps -e .` (make does it)"
 
 
@@ -77,28 +79,59 @@ def test_options_reach_the_run(backend: Backend, project: Path) -> None:
     assert backend.experiments["experiment-1"]["display_name"] == "family"
 
 
-def test_help_is_ours_and_says_where_upstreams_is(backend: Backend, project: Path) -> None:
-    done = kfp(backend, "run", "submit", "--help", root=project)
-    assert done.returncode == 0 and "SPEC" in done.stdout and "kfp run create" in done.stdout
+@pytest.mark.parametrize("name", ["run", "runs"])
+def test_help_is_ours_and_says_where_upstreams_is(name: str, backend: Backend, project: Path) -> None:
+    done = kfp(backend, name, "submit", "--help", root=project, KF_PIPELINES_ENDPOINT=NOBODY)
+    assert done.returncode == 0 and "kfp run create" in done.stdout
+    assert done.stdout.startswith("Usage: kfp run submit [OPTIONS] SPEC") and not done.stderr
+
+
+def test_a_profile_names_its_server(backend: Backend, project: Path) -> None:
+    kind = project / "experiments/profiles/kind.yaml"
+    text = kind.read_text()
+    assert "endpoint: http://127.0.0.1:8888 " in text
+    kind.write_text(text.replace("endpoint: http://127.0.0.1:8888 ", f"endpoint: {backend.url} "))
+    variables = {"KF_PIPELINES_ENDPOINT": "", "PYTHONWARNINGS": "ignore,default::FutureWarning"}
+    done = kfp(backend, "run", "submit", CPU, "--profile", "kind", root=project, **variables)
+    assert done.returncode == 0 and len(backend.runs) == 1, done.stderr
+    assert done.stderr.count("\n") == 3, "a new experiment, the run and its page; no warnings of libraries"
+
+
+def test_what_kfp_is_told_goes_before_variable_and_profile(backend: Backend, project: Path) -> None:
+    options = ("--endpoint", backend.url, "--namespace", "team")
+    done = kfp(backend, *options, "run", "submit", CPU, "--profile", "kind", root=project, KF_PIPELINES_ENDPOINT=NOBODY)
+    assert done.returncode == 0 and len(backend.runs) == 1, done.stderr
+    assert backend.experiments["experiment-1"]["namespace"] == "team"
+
+
+def test_no_server_is_said_in_our_words(backend: Backend, project: Path) -> None:
+    done = kfp(backend, "run", "submit", CPU, "--profile", "kind", root=project, KF_PIPELINES_ENDPOINT=NOBODY)
+    assert done.returncode == 1 and done.stderr.startswith("could not connect: no Kubeflow Pipelines API answers")
+    assert "kubectl port-forward" in done.stderr and "Retrying" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "message"),
     [
-        ((CPU, "--profile", "kind", "--set", "trainer.stepz=1"), 2, "did you mean 'steps'?"),
-        (("nowhere.yaml", "--profile", "kind"), 2, "nowhere.yaml: no such file"),
-        ((CPU, "--profile", "knd"), 2, "did you mean 'kind'?"),
-        ((CPU,), 2, "make push REGISTRY="),
-        ((CPU, "--profile", "kind", "--resume-from", "run-9"), 1, "HTTP 404"),
+        ((CPU, "--profile", "kind", "--set", "trainer.stepz=1"), "did you mean 'steps'?"),
+        (("nowhere.yaml", "--profile", "kind"), "nowhere.yaml: no such file"),
+        ((CPU, "--profile", "knd"), "did you mean 'kind'?"),
+        ((CPU,), "make push REGISTRY="),
+        ((CPU, "--profle", "kind"), "No such option"),
     ],
 )
-def test_what_is_wrong_creates_nothing(
-    arguments: tuple[str, ...], code: int, message: str, backend: Backend, project: Path
+def test_what_is_wrong_is_said_before_a_server_is_asked(
+    arguments: tuple[str, ...], message: str, backend: Backend, project: Path
 ) -> None:
     (project / "images.lock").unlink()
-    done = kfp(backend, "run", "submit", *arguments, root=project)
-    assert (done.returncode, backend.experiments, backend.runs) == (code, {}, {}), done.stderr
-    assert message in done.stderr and "Traceback" not in done.stderr
+    done = kfp(backend, "run", "submit", *arguments, root=project, KF_PIPELINES_ENDPOINT=NOBODY)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_run_that_is_not_there_is_not_continued(backend: Backend, project: Path) -> None:
+    done = kfp(backend, "run", "submit", CPU, "--profile", "kind", "--resume-from", "run-9", root=project)
+    assert (done.returncode, backend.experiments, backend.runs) == (1, {}, {}), done.stderr
+    assert "HTTP 404" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
