@@ -20,6 +20,7 @@ LANES = {"unit", "system", "chart", "kind", "release"}
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 COMMAND = re.compile(r"make [a-z-]+( [A-Z]+=\w+)*")
 PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+(\.\d+\.\d+)?")
+PIN = re.compile(r"uses: [\w.-]+/([\w.-]+)@([0-9a-f]{40}) # (v[\d.]+)")
 SEVERE = {"Low", "Medium", "High"}
 """zizmor's severities above `Informational`."""
 
@@ -82,6 +83,22 @@ def test_every_action_is_pinned_by_commit_and_names_its_version(path: Path) -> N
     assert uses and [each for each in uses if not PINNED.fullmatch(each)] == []
 
 
+def test_every_pin_is_listed_with_what_it_was_read_in() -> None:
+    """An invented hash is a defect, so docs/cluster.md says of each where it stands; one version is one commit."""
+    listed = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    pins = {tuple(PIN.findall(path.read_text(encoding="utf-8"))) for path in FILES}
+    actions = {pin for found in pins for pin in found}
+    assert len(actions) == len({name for name, *_ in actions}) >= 4
+    lane = (ROOT / "tests/kind/lane.py").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    node, kind = re.search(r'"(kindest/node):(v[\d.]+)@sha256:\w{64}"', lane), re.search(r"dl/v([\d.]+)/", makefile)
+    kubeflow = re.search(r'^KFP = "([\d.]+)"$', lane, re.MULTILINE)
+    assert node and kind and kubeflow
+    wanted = [f"{name} {version}" for name, _, version in actions]
+    wanted += [" ".join(node.groups()), f"kind {kind[1]}", f"Kubeflow Pipelines {kubeflow[1]}"]
+    assert [each for each in wanted if each not in listed] == []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_job_has_a_limit_and_no_more_rights_than_it_needs(path: Path) -> None:
     found = read(path)
@@ -105,7 +122,7 @@ def test_the_kind_lane_cleans_up_and_keeps_what_explains_a_failure() -> None:
 def test_dear_lanes_run_only_for_what_they_test(name: str) -> None:
     events = read(ROOT / f".github/workflows/{name}.yaml")["on"]
     assert events["push"]["paths"] == events["pull_request"]["paths"]
-    assert {"charts/**", "Makefile"} <= set(events["push"]["paths"])
+    assert {"charts/**", "Makefile", "tests/kind/**", "experiments/**"} <= set(events["push"]["paths"])
 
 
 def test_what_the_kind_lane_installs_is_what_is_tested_here() -> None:
@@ -118,7 +135,17 @@ def test_what_the_kind_lane_installs_is_what_is_tested_here() -> None:
         "--namespace=kubeflow",
         f"--values={ROOT / 'charts/sentinel/values-kind.yaml'}",
     ]
-    assert "PersistentVolumeClaim/sentinel-state" in kinds(parse(helm("template", "sentinel", *options)))
+    found = parse(helm("template", "sentinel", *options))
+    assert "PersistentVolumeClaim/sentinel-state" in kinds(found)
+    looked = re.search(r"^OURS = \((.*?)\)$", source, re.MULTILINE | re.DOTALL)
+    assert looked, "what must be gone after `make kind-down`"
+    assert [each["kind"] for each in found if plural(each["kind"]) not in re.findall(r"\w+", looked[1])] == []
+
+
+def plural(kind: str) -> str:
+    """As `kubectl get` calls them."""
+    name = kind.lower()
+    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
 
 
 def test_a_release_packages_this_chart(tmp_path: Path) -> None:

@@ -21,11 +21,13 @@ from sentinel.errors import SentinelError
 from tests.contract.kfp_server import Backend, parse_pipeline, serving
 from tests.contract.listening import free_port
 from tests.kind import lane
+from tests.kind.__main__ import STEPS, main
 
 Answer = tuple[str, str, int]
 KEYS = {"accesskey": "key", "secretkey": "secret"}
 SECRET = json.dumps({"data": {name: base64.b64encode(value.encode()).decode() for name, value in KEYS.items()}})
 POD = "pod/retail-cpu-rollout"
+THERE: Answer = ("get clusters", "other\nsentinel", 0)
 
 
 class Machine:
@@ -113,7 +115,7 @@ def test_up_makes_everything_in_order_and_only_in_its_own_cluster(machine: Machi
 
 
 def test_a_cluster_that_is_there_is_used_again(machine: Machine) -> None:
-    machine.answers(("get clusters", "other\nsentinel", 0))
+    machine.answers(THERE)
     lane.up()
     assert not [call for call in machine.calls() if "create cluster" in call]
 
@@ -128,10 +130,24 @@ def test_files_that_the_lane_names_are_there(root: Path) -> None:
     assert bucket["bucket"]["url"] == lane.BUCKET and bucket["secrets"][0]["name"] == lane.SECRET
 
 
-def test_missing_programs_are_named(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", STEPS)
+def test_missing_programs_are_named(step: str, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    with pytest.raises(lane.LaneError, match=r"not on PATH: .*kind.*make kind-install"):
-        lane.up()
+    with pytest.raises(SystemExit, match=r"^error: not on PATH: .*kind.*make kind-install"):
+        main(step)
+
+
+@pytest.mark.parametrize("step", ["test", "logs"])
+def test_without_a_cluster_there_is_nothing_to_test(step: str, machine: Machine) -> None:
+    machine.answers(("get clusters", "other", 0))
+    with pytest.raises(SystemExit, match=r"^error: there is no kind cluster 'sentinel': `make kind-up` makes it"):
+        main(step)
+    assert machine.calls() == ["kind get clusters"]
+
+
+def test_without_a_cluster_there_is_nothing_to_remove(machine: Machine) -> None:
+    lane.down()
+    assert machine.calls() == ["kind get clusters"]
 
 
 def test_missing_images_are_told_before_a_cluster_is_made(machine: Machine) -> None:
@@ -250,22 +266,24 @@ def test_stages_that_executed_are_counted_and_figures_are_asked_for(tmp_path: Pa
 
 
 def test_down_finds_what_the_chart_left_and_deletes_the_cluster_all_the_same(machine: Machine) -> None:
-    machine.answers((r"kubectl .* get serviceaccounts", "role.rbac.authorization.k8s.io/sentinel-launcher", 0))
+    left = (r"kubectl .* get serviceaccounts", "role.rbac.authorization.k8s.io/sentinel-launcher", 0)
+    machine.answers(THERE, left)
     with pytest.raises(lane.LaneError, match=r"the chart left role\.rbac"):
         lane.down()
     assert machine.calls()[-1] == "kind delete cluster --name=sentinel"
 
 
 def test_down_of_a_clean_chart(machine: Machine) -> None:
+    machine.answers(THERE)
     lane.down()
-    workflows, first, second, _ = machine.calls()
+    _, workflows, first, second, _ = machine.calls()
     assert "delete workflows --all" in workflows
     assert first.startswith("helm --kube-context=kind-sentinel uninstall sentinel --namespace=kubeflow --wait")
     assert "app.kubernetes.io/instance=sentinel" in second
 
 
 def test_logs_are_kept_even_if_some_cannot_be_had(machine: Machine) -> None:
-    machine.answers(("get workflows", "", 1), ("get events", "an event", 0))
+    machine.answers(THERE, ("get workflows", "", 1), ("get events", "an event", 0))
     lane.logs()
     assert (lane.FOLDER / "logs/events.txt").read_text() == "an event\n"
     assert "ended with code 1" in (lane.FOLDER / "logs/workflows.txt").read_text()

@@ -93,10 +93,22 @@ def helm(*arguments: str) -> str:
     return run("helm", f"--kube-context=kind-{NAME}", *arguments)
 
 
-def require_tools() -> None:
-    """Raise unless everything that the lane calls is on PATH."""
-    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+def require_tools(*tools: str) -> None:
+    """Raise unless what a step calls is on PATH."""
+    if missing := [tool for tool in tools if shutil.which(tool) is None]:
         raise LaneError(f"not on PATH: {', '.join(missing)}; kind itself: `make kind-install` on Linux x86-64")
+
+
+def there() -> bool:
+    """Whether the cluster is."""
+    return NAME in run("kind", "get", "clusters").split()
+
+
+def require_cluster() -> None:
+    """Raise unless the cluster is there."""
+    require_tools("kind", "kubectl")
+    if not there():
+        raise LaneError(f"there is no kind cluster '{NAME}': `make kind-up` makes it")
 
 
 def images() -> list[str]:
@@ -119,9 +131,9 @@ def require_images() -> None:
 
 def up() -> None:
     """Make the cluster and all that stands in it; what is there already stays."""
-    require_tools()
+    require_tools(*TOOLS)
     require_images()
-    if NAME not in run("kind", "get", "clusters").split():
+    if not there():
         run(
             "kind",
             "create",
@@ -187,6 +199,7 @@ def credentials() -> dict[str, str]:
 
 def test() -> None:
     """Submit the experiment, kill a pod of it once, and take its results into a fresh clone."""
+    require_cluster()
     ports = Ports()
     FOLDER.mkdir(parents=True, exist_ok=True)
     run("sentinel", "submit", SPEC, f"--profile={PROFILE}", f"--output={FOLDER / 'pipeline.yaml'}")
@@ -285,6 +298,10 @@ def uninstall() -> None:
 
 def down() -> None:
     """Remove the chart, see that nothing of it is left, and delete the cluster in any case."""
+    require_tools("kind", "kubectl", "helm")
+    if not there():
+        say(f"there is no kind cluster '{NAME}': nothing is to be done")
+        return
     try:
         uninstall()
     finally:
@@ -293,6 +310,7 @@ def down() -> None:
 
 def logs() -> None:
     """All that may say why something failed, below build/kind/logs; goes on where a part cannot be had."""
+    require_cluster()
     folder = FOLDER / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     queries = {
