@@ -23,6 +23,7 @@ from sentinel.pod.bus import record_path
 from sentinel.pod.report import ABSENT
 from tests.e2e.launched import Launcher, Local, Pod, alive, wait_until
 from tests.e2e.test_dvc import FILE, SPEC
+from tests.kind import lane
 
 STAGES = 11
 ROLLOUT = "small-rollout-01"
@@ -89,6 +90,34 @@ def test_a_git_checkout_pulls_the_run_and_executes_nothing(project: Local, root:
         with clone.start("sentinel.cli", "pull", name) as process:
             output, _ = process.communicate()
         assert process.returncode == 2 and message in output.replace("    ", "  ")
+
+
+def test_the_kind_lane_takes_the_run_in_a_clone_and_sees_what_executes(
+    project: Local, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `make kind-test` does when the run is over, with a folder for its bucket."""
+    source = Local(tmp_path / "source", root)
+    for name in (SPEC, "experiments/profiles/bus.yaml"):
+        shutil.copy(project.folder / name, source.folder / name)
+    shutil.copytree(root / ".dvc", source.folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "*.local"))
+    source.call("sentinel.cli", "compile")
+    author = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
+    for command in (["init"], ["add", "--all"], [*author, "commit", "--message=as submitted"]):
+        subprocess.run(["git", *command], cwd=source.folder, check=True, stdout=subprocess.DEVNULL)
+    monkeypatch.chdir(source.folder)
+    monkeypatch.setattr(lane, "FOLDER", tmp_path / "kind")
+    monkeypatch.setattr(lane, "REPORT", f"{FILE}:small-report")
+    monkeypatch.setattr(lane, "METRICS", "runs/small/report/metrics.json")
+    monkeypatch.setattr(lane, "remote", lambda ports: [("add", "--local", "--default", "bus", str(project.bucket))])
+    lane.FOLDER.mkdir()
+    lane.taken({}, lane.Ports())
+    assert (lane.FOLDER / "repro.log").read_text().count("is cached - skipping run") >= STAGES - 1
+    record = project.bucket.joinpath(*record_path(project.finished.stages["small-report"]))
+    kept = record.read_bytes()
+    record.unlink()
+    with pytest.raises(lane.LaneError, match="1 stages executed, though the run had made all of them"):
+        lane.taken({}, lane.Ports())
+    record.write_bytes(kept)
 
 
 def test_a_bucket_that_cannot_be_written_stops_the_run_before_any_work(project: Local) -> None:
