@@ -102,9 +102,9 @@ def ordered(stage: Stage, job: str, baton: Baton, place: ProfileSpec, launcher: 
 
 
 def job_name(stage: str, job: str) -> str:
-    """A name for the TrainJob of a stage in a run; short, as names of its pods are made of it."""
+    """A name for the TrainJob of a stage in a run; short, as names of its pods are made of it, and of RFC 1035."""
     short = hashlib.sha256(f"{job}/{stage}".encode()).hexdigest()[:8]
-    return f"{stage[:30].rstrip('-')}-{short}"
+    return f"{'' if stage[0].isalpha() else 'x'}{stage[:30].rstrip('-')}-{short}"
 
 
 def _resources(wanted: Resources) -> dict[str, str]:

@@ -103,3 +103,14 @@ def containers(owner: Object) -> list[Object]:
     """All containers of the pods of an object."""
     spec = pod_template(owner)["spec"]
     return [*spec.get("initContainers", ()), *spec["containers"]]
+
+
+def arguments(owner: Object) -> list[str]:
+    """What the first container is started with."""
+    found: list[str] = containers(owner)[0]["args"]
+    return found
+
+
+def environment(owner: Object) -> dict[str, Any]:
+    """Variables of the first container: values, or where they come from."""
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in containers(owner)[0].get("env", ())}

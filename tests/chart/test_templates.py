@@ -1,4 +1,7 @@
-"""What each template makes of its values, one test or more for each file below charts/sentinel/templates."""
+"""What each template makes of its values, one test or more for each file of charts/sentinel/templates.
+
+That of the model servers is in test_models.py.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,22 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.chart.helm import CHART, Object, Refused, containers, find, helm, kinds, pod_template, render
+from tests.chart.helm import (
+    CHART,
+    arguments,
+    containers,
+    environment,
+    find,
+    helm,
+    kinds,
+    pod_template,
+    render,
+)
 from tests.chart.test_kubernetes import objects
 
 ROOT = CHART.parents[1]
 SERVER = {"name": "user", "model": "org/model", "gpus": 1}
-
-
-def arguments(deployment: Object) -> list[str]:
-    found: list[str] = containers(deployment)[0]["args"]
-    return found
-
-
-def environment(owner: Object) -> dict[str, Any]:
-    return {each["name"]: each.get("value", each.get("valueFrom")) for each in containers(owner)[0].get("env", ())}
-
-
-def server(**more: Any) -> list[Object]:
-    return render(values={"models": [SERVER | more]})
+"""The least that a model server can be."""
 
 
 # --- what there is by default, and in the shipped files ---
@@ -127,6 +128,7 @@ def test_the_launcher_may_do_what_it_needs_and_no_more() -> None:
         ("trainingruntimes", "get"),
         *((resource, verb) for resource in ("pods", "pods/log") for verb in ("get", "list")),
     }
+    assert {group for rule in rules for group in rule["apiGroups"]} == {"trainer.kubeflow.org", ""}
     (runtimes,) = (rule for rule in rules if "trainingruntimes" in rule["resources"])
     assert runtimes["resourceNames"] == ["sentinel-torch"]
     assert "*" not in json.dumps(rules)
@@ -140,95 +142,6 @@ def test_the_right_goes_to_the_accounts_of_the_pipelines() -> None:
     assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "sentinel-launcher"}
 
 
-# --- models.yaml ---
-
-
-def test_a_server_is_told_what_its_values_say() -> None:
-    deployment = find(objects("everything", "1.34"), "Deployment", "sentinel-judge")
-    assert arguments(deployment) == [
-        "Qwen/Qwen3-32B",
-        "--served-model-name=judge",
-        "--host=0.0.0.0",
-        "--port=8000",
-        "--revision=9216db5781bf21249d130ec9da846c4624c16137",
-        "--dtype=bfloat16",
-        "--max-model-len=16384",
-        "--tensor-parallel-size=4",
-        "--enable-prefix-caching",
-        "--gpu-memory-utilization=0.9",
-    ]
-    spec = pod_template(deployment)["spec"]
-    assert deployment["spec"]["replicas"] == 3
-    assert spec["runtimeClassName"] == "nvidia" and spec["priorityClassName"] == "sentinel-batch"
-    assert spec["nodeSelector"] == {"node.example.com/gpu": "h100"}
-    assert spec["tolerations"][0]["value"] == "present"
-    assert pod_template(deployment)["metadata"]["labels"]["team"] == "agents"
-    assert containers(deployment)[0]["resources"]["limits"] == {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "4"}
-
-
-def test_one_gpu_shares_nothing_and_a_cpu_server_asks_for_none() -> None:
-    assert not any("tensor-parallel" in word for word in arguments(find(server(), "Deployment", "sentinel-user")))
-    small = find(objects("everything", "1.34"), "Deployment", "sentinel-small")
-    assert containers(small)[0]["resources"] == {} and containers(small)[0]["command"][:2] == ["python", "-m"]
-
-
-def test_each_role_has_a_service_in_front_of_the_pods_of_its_model() -> None:
-    found = objects("everything", "1.34")
-    owners = {"user": "judge", "controller": "judge", "proposer": "small"}
-    for role, model in owners.items():
-        selector = find(found, "Service", f"sentinel-{role}")["spec"]["selector"]
-        labels = pod_template(find(found, "Deployment", f"sentinel-{model}"))["metadata"]["labels"]
-        assert selector.items() <= labels.items() and selector["sentinel.dev/model"] == model
-
-
-def test_pods_are_found_by_their_deployment_and_by_no_other() -> None:
-    judge, small = (
-        find(objects("everything", "1.34"), "Deployment", f"sentinel-{name}") for name in ("judge", "small")
-    )
-    for one, other in ((judge, small), (small, judge)):
-        selector = one["spec"]["selector"]["matchLabels"]
-        assert selector.items() <= pod_template(one)["metadata"]["labels"].items()
-        assert not selector.items() <= pod_template(other)["metadata"]["labels"].items()
-
-
-def test_probes_ask_for_the_models_and_leave_time_to_load() -> None:
-    container = containers(find(server(startSeconds=900), "Deployment", "sentinel-user"))[0]
-    for name in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[name]["httpGet"] == {"path": "/v1/models", "port": "http"}
-    startup = container["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] == 900
-    deployment = find(server(startSeconds=900), "Deployment", "sentinel-user")
-    assert deployment["spec"]["progressDeadlineSeconds"] == 1200
-
-
-def test_a_cache_lives_with_the_pod_or_stays_or_is_ones_own() -> None:
-    def cache(found: list[Object], name: str) -> Object:
-        volumes = pod_template(find(found, "Deployment", name))["spec"]["volumes"]
-        (volume,) = (each for each in volumes if each["name"] == "cache")
-        return {key: value for key, value in volume.items() if key != "name"}
-
-    everything = objects("everything", "1.34")
-    assert cache(server(cache={"size": "9Gi"}), "sentinel-user") == {"emptyDir": {"sizeLimit": "9Gi"}}
-    assert cache(everything, "sentinel-judge") == {"persistentVolumeClaim": {"claimName": "sentinel-judge-cache"}}
-    assert cache(everything, "sentinel-small") == {"persistentVolumeClaim": {"claimName": "models"}}
-    claim = find(everything, "PersistentVolumeClaim", "sentinel-judge-cache")["spec"]
-    assert claim["storageClassName"] == "fast" and claim["resources"]["requests"]["storage"] == "80Gi"
-    assert "PersistentVolumeClaim/sentinel-small-cache" not in kinds(everything)
-
-
-def test_secrets_are_referred_to_and_variables_are_set() -> None:
-    found = environment(find(objects("everything", "1.34"), "Deployment", "sentinel-judge"))
-    assert found["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
-    assert found["HF_HUB_OFFLINE"] == "1" and found["VLLM_LOGGING_LEVEL"] == "WARNING"
-    assert "HF_TOKEN" not in environment(find(server(), "Deployment", "sentinel-user"))
-
-
-def test_several_replicas_have_a_disruption_budget() -> None:
-    assert "PodDisruptionBudget/sentinel-user" not in kinds(server())
-    budget = find(server(replicas=2), "PodDisruptionBudget", "sentinel-user")["spec"]
-    assert budget["maxUnavailable"] == 1 and budget["selector"]["matchLabels"]["sentinel.dev/model"] == "user"
-
-
 # --- state.yaml ---
 
 
@@ -236,6 +149,14 @@ def test_the_state_volume_outlives_the_release_unless_told_otherwise() -> None:
     kept = find(render("gpu"), "PersistentVolumeClaim", "sentinel-state")
     assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert "annotations" not in find(render("kind"), "PersistentVolumeClaim", "sentinel-state")["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "mode"), [("gpu", "200Gi", "ReadWriteMany"), ("kind", "5Gi", "ReadWriteOnce")]
+)
+def test_the_state_volume_is_as_large_and_as_shared_as_the_values_say(name: str, size: str, mode: str) -> None:
+    claim = find(render(name), "PersistentVolumeClaim", "sentinel-state")["spec"]
+    assert claim == {"accessModes": [mode], "resources": {"requests": {"storage": size}}}
     other = find(objects("everything", "1.34"), "PersistentVolumeClaim", "sentinel-state")
     assert other["spec"]["storageClassName"] == "fast"
 
@@ -248,10 +169,29 @@ def test_the_training_runtime_has_nodes_that_meet_through_the_bucket() -> None:
     (container,) = containers(runtime)
     assert runtime["spec"]["mlPolicy"] == {"numNodes": 4, "torch": {}}
     assert container["name"] == "node" and container["command"] == ["python", "-m", "sentinel.pod.node"]
-    assert environment(runtime)["AWS_ACCESS_KEY_ID"] == {"secretKeyRef": {"name": "sentinel-s3", "key": "accesskey"}}
+    assert environment(runtime) == {
+        "AWS_ACCESS_KEY_ID": {"secretKeyRef": {"name": "sentinel-s3", "key": "accesskey"}},
+        "AWS_SECRET_ACCESS_KEY": {"secretKeyRef": {"name": "sentinel-s3", "key": "secretkey"}},
+    }
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounts == {"scratch": "/scratch", "shm": "/dev/shm", "state": "/state"}
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    assert job["name"] == "node", "whose logs the launcher reads"
+    assert job["template"]["metadata"]["labels"] == {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+    assert runtime["metadata"]["labels"]["trainer.kubeflow.org/framework"] == "torch"
+    template = pod_template(runtime)
+    assert template["metadata"]["labels"]["cost-centre"] == "agents"
+    spec = template["spec"]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+    assert volumes["scratch"]["emptyDir"] == {"sizeLimit": "100Gi"}
+    assert volumes["state"]["persistentVolumeClaim"] == {"claimName": "sentinel-state"}
+    assert spec["nodeSelector"] == {"node.example.com/gpu": "h100"} and spec["tolerations"] == [
+        {"key": "nvidia.com/gpu"}
+    ]
+    assert (spec["priorityClassName"], spec["terminationGracePeriodSeconds"]) == ("sentinel-batch", 120)
+    assert container["image"] == "sentinel-trainer-cuda:0.1.0"
     without = find(render("gpu", {"state": {"enabled": False}}), "TrainingRuntime", "sentinel-torch")
     assert "state" not in {volume["name"] for volume in pod_template(without)["spec"]["volumes"]}
 
@@ -281,13 +221,14 @@ def test_weights_are_downloaded_only_where_that_is_allowed() -> None:
 def test_components_reach_servers_bucket_names_and_kubeflow_and_nothing_else() -> None:
     policy = find(objects("everything", "1.34"), "NetworkPolicy", "sentinel-components")["spec"]
     assert policy["podSelector"] == {"matchExpressions": [{"key": "sentinel.dev/role", "operator": "Exists"}]}
+    assert policy["policyTypes"] == ["Ingress", "Egress"], "what is not named is denied"
     assert policy["ingress"] == [{"from": [{"podSelector": {"matchLabels": {"sentinel.dev/role": "trainer"}}}]}]
     dns, trainers, servers, bucket, kubeflow, api = policy["egress"]
-    assert {port["port"] for port in dns["ports"]} == {53} and dns["to"]
+    assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)} and dns["to"]
     assert trainers == {"to": [{"podSelector": {"matchLabels": {"sentinel.dev/role": "trainer"}}}]}
     assert [port["port"] for port in servers["ports"]] == [8000] and servers["to"][0]["podSelector"]
     assert bucket == {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"protocol": "TCP", "port": 9000}]}
-    assert 8888 in {port["port"] for port in kubeflow["ports"]} and kubeflow["to"]
+    assert {port["port"] for port in kubeflow["ports"]} == {8888, 8887, 8080} and kubeflow["to"]
     assert {port["port"] for port in api["ports"]} == {443, 6443}
 
 
@@ -338,7 +279,7 @@ def test_kueue_has_the_api_of_the_cluster_and_the_servers_wait_in_its_queue(vers
     queue = find(found, "LocalQueue", "sentinel")
     assert queue["apiVersion"] == f"kueue.x-k8s.io/{version}" and queue["spec"] == {"clusterQueue": "agents"}
     labels = find(found, "Deployment", "sentinel-qwen3-32b")["metadata"]["labels"]
-    assert labels["kueue.x-k8s.io/queue-name"] == "sentinel"
+    assert labels["kueue.x-k8s.io/queue-name"] == queue["metadata"]["name"] == "sentinel"
 
 
 def test_prometheus_reads_the_services_of_the_models() -> None:
@@ -348,6 +289,11 @@ def test_prometheus_reads_the_services_of_the_models() -> None:
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["interval"] == "30s"
+    present = {"key": "sentinel.dev/model", "operator": "Exists"}
+    assert (
+        monitor["spec"]["selector"]["matchExpressions"] == [present] and present["key"] in service["metadata"]["labels"]
+    )
     assert endpoint["port"] == service["spec"]["ports"][0]["name"] and endpoint["path"] == "/metrics"
 
 
@@ -381,12 +327,22 @@ def answering(status: int) -> Iterator[str]:
 
 def test_the_test_pod_asks_kubeflow_and_every_service_and_has_the_secret() -> None:
     pod = find(objects("everything", "1.34"), "Pod", "sentinel-reach")
-    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert pod["metadata"]["annotations"] == {
+        "helm.sh/hook": "test",
+        "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded",
+    }
+    assert pod["metadata"]["labels"]["sentinel.dev/role"] == "test", "the network policy knows it by that"
+    assert pod["spec"]["restartPolicy"] == "Never"
+    assert containers(pod)[0]["resources"]["limits"] == {"cpu": "500m", "memory": "256Mi"}
+    assert containers(pod)[0]["command"] == ["python", "-c"]
     assert arguments(pod)[1:] == [
         "http://ml-pipeline.kubeflow:8888/apis/v2beta1/healthz",
         *(f"http://sentinel-{role}:8000/v1/models" for role in ("user", "controller", "proposer")),
     ]
-    assert environment(pod)["AWS_SECRET_ACCESS_KEY"]["secretKeyRef"]["name"] == "sentinel-s3"
+    assert environment(pod) == {
+        "AWS_ACCESS_KEY_ID": {"secretKeyRef": {"name": "sentinel-s3", "key": "accesskey"}},
+        "AWS_SECRET_ACCESS_KEY": {"secretKeyRef": {"name": "sentinel-s3", "key": "secretkey"}},
+    }
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (500, 1)])
@@ -414,12 +370,8 @@ def test_the_notes_say_what_to_do_next(name: str) -> None:
 
 
 def test_no_template_is_untested() -> None:
-    """A new template must be seen in this file, in a heading."""
-    headings = " ".join(re.findall(r"^# --- (.*) ---$", Path(__file__).read_text(), re.MULTILINE))
+    """A new template must be seen in one of these files, in a heading."""
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    headings = " ".join(re.findall(r"^# --- (.*) ---$", tests, re.MULTILINE))
     templates = sorted(path.name for path in (CHART / "templates").rglob("*") if path.is_file())
     assert [name for name in templates if name not in headings] == []
-
-
-def test_two_models_cannot_share_a_service() -> None:
-    with pytest.raises(Refused, match=r"models\[1\]\.services: 'user' is a Service of models\[0\] already"):
-        render(values={"models": [SERVER, SERVER | {"name": "other", "services": ["user"]}]})

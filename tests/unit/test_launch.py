@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -108,8 +109,10 @@ def test_a_job_is_what_profile_and_run_say(stage: Stage, tmp_path: Path, monkeyp
 
 
 def test_names_of_jobs_are_short_and_differ() -> None:
-    names = {job_name(stage, job) for stage in ("retail-train-01", "a" * 60, "a" * 60 + "b") for job in ("1", "2")}
-    assert len(names) == 6 and all(len(name) <= 39 for name in names)
+    stages = ("retail-train-01", "a" * 60, "a" * 60 + "b", "3-tries-train-01")
+    names = {job_name(stage, job) for stage in stages for job in ("1", "2")}
+    assert len(names) == 8 and all(len(name) <= 40 for name in names)
+    assert all(re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) for name in names), "RFC 1035: no digit first"
     assert job_name("retail-train-01", "1").startswith("retail-train-01-")
 
 
