@@ -74,6 +74,25 @@ def test_disruption_budgets_have_the_api_of_their_cluster(version: str, api: str
     assert find(objects("gpu", version), "PodDisruptionBudget", "sentinel-qwen3-32b")["apiVersion"] == api
 
 
+SERVED = {
+    "v1",
+    "apps/v1",
+    "networking.k8s.io/v1",
+    "policy/v1beta1",
+    "rbac.authorization.k8s.io/v1",
+    "scheduling.k8s.io/v1",
+}
+"""What Kubernetes 1.20 serves, of all that we ask for."""
+
+
+@pytest.mark.parametrize("name", [*FILES, "everything"])
+def test_kubernetes_1_20_is_asked_for_nothing_that_came_later(name: str) -> None:
+    """Of 1.20 there is no schema; but for the budget, its objects are held against that of 1.25."""
+    found = [each for each in objects(name, "1.20") if not is_foreign(each)]
+    assert {each["apiVersion"] for each in found} <= SERVED
+    assert [fault for each in found if each["apiVersion"] != "policy/v1beta1" for fault in faults(each, "1.25")] == []
+
+
 def test_namespaces_are_selected_by_name_where_they_carry_it() -> None:
     def dns(version: str) -> Object:
         policy = find(objects("default", version), "NetworkPolicy", "sentinel-components")

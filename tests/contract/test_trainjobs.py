@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 pytest.importorskip("kubeflow", reason="needs the extra trainjob")
 
 from kubernetes.client import Configuration
+from ruamel.yaml import YAML
 
 from sentinel.errors import StageError
 from sentinel.launch.follow import QUEUE, Order, State, follow
@@ -241,3 +244,38 @@ def test_a_job_that_somebody_deletes_is_no_success(cluster: Cluster, jobs: Train
     later(1.0, cluster.jobs.clear)
     with pytest.raises(StageError, match="was deleted by somebody"):
         follow(jobs, ORDER, seconds=60.0, look=2.0)
+
+
+def test_the_role_of_the_chart_allows_what_a_launcher_asks(
+    cluster: Cluster, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request of a launch that goes on after a suspension, fails, and is replaced; and nothing beyond."""
+    for variable in ("POD_NAME", "POD_UID"):
+        monkeypatch.setenv(variable, "x")
+    monkeypatch.setenv("POD_NAMESPACE", "team")
+    jobs = connected(cluster)
+    cluster.requests.clear()  # of connecting, which reads a ConfigMap of Trainer's if it may
+    jobs.create(ORDER)
+    jobs.suspend(NAME, True)
+    later(1.5, lambda: cluster.end(NAME, "Failed"))
+    with pytest.raises(StageError, match="failed"):
+        follow(jobs, ORDER, seconds=60.0, look=2.0)
+    later(1.5, lambda: cluster.end(NAME, "Complete"))
+    follow(jobs, ORDER, seconds=60.0, look=2.0)
+    asked = {ASKED[request] for request in cluster.requests}
+    text = (root / "charts/sentinel/templates/role.yaml").read_text(encoding="utf-8").partition("rules:")[2]
+    rules = YAML(typ="safe", pure=True).load(re.sub(r"{{-.*?}}", "", text).replace("{{", "'{{").replace("}}", "}}'"))
+    allowed = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert asked == allowed, "not less, and not more"
+
+
+ASKED = {
+    "POST trainjobs": ("trainjobs", "create"),
+    "GET trainjobs": ("trainjobs", "get"),
+    "PATCH trainjobs": ("trainjobs", "patch"),
+    "DELETE trainjobs": ("trainjobs", "delete"),
+    "GET trainingruntimes": ("trainingruntimes", "get"),
+    "GET pods": ("pods", "list"),
+    "GET log": ("pods/log", "get"),
+}
+"""A request -> what the Kubernetes API wants to be allowed for it."""
