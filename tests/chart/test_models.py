@@ -75,6 +75,14 @@ def test_each_role_has_a_service_in_front_of_the_pods_of_its_model() -> None:
         assert named.items() <= service["metadata"]["labels"].items()
 
 
+def test_all_that_belongs_to_a_model_says_so() -> None:
+    found = render(values={"models": [SERVER | {"replicas": 2, "cache": {"type": "claim"}}]})
+    owned = {"Deployment", "Service", "PersistentVolumeClaim", "PodDisruptionBudget"}
+    labels = {each["kind"]: each["metadata"]["labels"] for each in found if each["kind"] in owned}
+    assert labels.keys() == owned
+    assert all(each["sentinel.dev/model"] == "user" for each in labels.values())
+
+
 def test_pods_are_found_by_their_deployment_and_by_no_other() -> None:
     judge, small = (
         find(objects("everything", "1.34"), "Deployment", f"sentinel-{name}") for name in ("judge", "small")
