@@ -204,6 +204,11 @@ def test_model_servers_are_asked_by_our_pods_and_by_prometheus() -> None:
     policy = find(objects("everything", "1.34"), "NetworkPolicy", "sentinel-models")["spec"]
     labels = pod_template(find(objects("everything", "1.34"), "Deployment", "sentinel-judge"))["metadata"]["labels"]
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    (servers,) = policy["podSelector"]["matchExpressions"]
+    assert servers == {"key": "sentinel.dev/model", "operator": "Exists"} and "sentinel.dev/model" in labels
+    for each in ("sentinel-torch", "sentinel-reach"):
+        (other,) = (found for found in objects("everything", "1.34") if found["metadata"]["name"] == each)
+        assert "sentinel.dev/model" not in pod_template(other)["metadata"]["labels"]
     (rule,) = policy["ingress"]
     assert rule["ports"] == [{"protocol": "TCP", "port": 8000}]
     assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}} in rule["from"]
