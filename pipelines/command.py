@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import click
 from click.core import ParameterSource
 
 UPSTREAM = ("-f", "--package-file", "-p", "--pipeline-id", "-n", "--pipeline-name", "-v", "--version")
+OURS = ("--profile", "--set", "--resume-from")
+VALUED = (*OURS, "-r", "--run-name", "-e", "--experiment-name")
+"""Options of ours whose value is the next word."""
 ALIAS = "Warning: 'submit' is deprecated, use 'create' instead."
 """What upstream says of its alias."""
 LOGIN = {
@@ -47,16 +51,23 @@ class SubmitCommand(click.Command):
 
 
 def is_ours(args: Sequence[str]) -> bool:
-    """Whether the arguments name a spec, or ask for help."""
-    if any(_names(arg, option) for arg in args for option in UPSTREAM):
+    """Whether the arguments name a spec or have an option that is ours alone, or ask for help."""
+    words = [word for before, word in pairwise(["", *args]) if before not in VALUED]
+    if any(_names(word, option) for word in words for option in UPSTREAM):
         return False
-    return any(arg.endswith((".yaml", ".yml")) and not arg.startswith("-") for arg in args) or "--help" in args
+    ours = (_names(word, option) for word in words for option in OURS)
+    return "--help" in words or any(ours) or any(_is_spec(word) for word in words)
 
 
-def _names(arg: str, option: str) -> bool:
+def _is_spec(word: str) -> bool:
+    file = word.lower().endswith((".yaml", ".yml")) and not word.startswith("-")
+    return file or Path("experiments", f"{word}.yaml").is_file()
+
+
+def _names(word: str, option: str) -> bool:
     if option.startswith("--"):
-        return arg.partition("=")[0] == option
-    return arg.startswith(option)
+        return word.partition("=")[0] == option
+    return word.startswith(option)
 
 
 @click.command("submit")
@@ -78,17 +89,19 @@ def submit_spec(
     watch: bool,
     resume_from: str | None,
 ) -> None:
-    """Run an experiment of SENTINEL from its YAML file.
+    """Run an experiment of SENTINEL: its YAML file, or its name. Prints the run's id.
 
     For a compiled pipeline (-f, -p, -n or -v) this is `kfp run create`, with that command's options.
     """
+    from sentinel.catalogue import named
     from sentinel.errors import SentinelError
     from sentinel.pipelines.submit import Names, connect, submit
 
     try:
         names = Names(run=run_name, experiment=experiment_name)
         reach = partial(connect, login=login(ctx.find_root()))
-        submit(spec, profile, sets, names, reach, watch=watch, resume_from=resume_from)
+        file = named(spec, Path())
+        click.echo(submit(file, profile, sets, names, reach, watch=watch, resume_from=resume_from).id)
     except SentinelError as error:
         click.echo(str(error), err=True)
         ctx.exit(error.exit_code)

@@ -23,6 +23,14 @@ SAME = ("experiment", "spec_hash")
 """Parameters in which a run must agree with the spec that continues it."""
 SUFFIX = ".yaml"
 """Of a compiled pipeline."""
+HEADER = "# PIPELINE DEFINITION"
+"""How kfp begins one."""
+
+
+class Unwatched(SentinelError):
+    """The user has seen enough."""
+
+    exit_code = 130
 
 
 class Names(NamedTuple):
@@ -56,32 +64,48 @@ def submit(
         names: Names that the user chose.
         server: The server, or how to reach the one that a submission's profile names.
         watch: Whether to wait for the end.
-        resume_from: Kubeflow's id of a run to continue.
+        resume_from: Kubeflow's id of a run to continue; with `watch`, one that still runs is followed.
 
     Raises:
         SentinelError: Nothing was created, or (with `watch`) the run failed.
     """
     made = prepare(spec, profile, sets)
     reached = server if isinstance(server, Server) else server(made)
-    if resume_from:
-        number, previous = _continuing(reached.get(resume_from), made)
+    run = None
+    if resume_from is not None:
+        before = _same(reached, resume_from, made)
+        run = before if watch and not before.ended else None
+        number, previous = _place(before) if run else _continuing(before, made)
         made = prepare(spec, profile, sets, number=number, previous=previous)
     while True:
-        run = _create(made, names, reached)
+        run = run or _create(made, names, reached)
         if not watch:
             if not made.part.last:
                 say(f"part {made.part.text}: when it has succeeded, submit again with --resume-from {run.id}")
             return run
-        run = reached.watch(run.id, say)
-        if run.state != "SUCCEEDED":
-            raise ServerError(
-                f"the run ended as {run.state.lower()}: {run.error or 'its first red task says why'}\n"
-                f"    {reached.url(run.id)}\n    submit again, or with --resume-from {run.id}: what it finished is kept"
-            )
+        run = _follow(run, reached)
         if made.part.last:
             say(f"{run.name}: succeeded")
             return run
-        made = prepare(spec, profile, sets, number=made.part.number + 1, previous=run.id)
+        made, run = prepare(spec, profile, sets, number=made.part.number + 1, previous=run.id), None
+
+
+def _follow(run: Run, server: Server) -> Run:
+    """Watch a run to its good end."""
+    url = server.url(run.id)
+    meanwhile = f"the run goes on: {url}\n    follow it again with --watch --resume-from {run.id}"
+    try:
+        ended = server.watch(run.id, say)
+    except KeyboardInterrupt:
+        raise Unwatched(meanwhile) from None
+    except ServerError as error:
+        raise ServerError(f"{error}\n{meanwhile}") from None
+    if ended.state != "SUCCEEDED":
+        raise ServerError(
+            f"the run ended as {ended.state.lower()}: {ended.error or 'its first red task says why'}\n"
+            f"    {url}\n    submit again, or with --resume-from {run.id}: what it finished is kept"
+        )
+    return ended
 
 
 def connect(made: Submission, login: Mapping[str, Any] = MappingProxyType({})) -> Server:
@@ -93,6 +117,8 @@ def compile_only(spec: Path, profile: str, sets: Sequence[str], package: Path) -
     """Check everything and write the pipeline; no server is asked."""
     if package.suffix != SUFFIX:
         raise SentinelError(f"--output {package}: expected a name that ends in {SUFFIX}, since kfp takes no other")
+    if package.is_file() and not package.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
+        raise SentinelError(f"--output {package}: is no compiled pipeline, and is not overwritten; name another file")
     made = prepare(spec, profile, sets)
     with _compiled(made) as pipeline:
         write_text(package, pipeline.read_text(encoding="utf-8"))
@@ -116,17 +142,31 @@ def _create(made: Submission, names: Names, server: Server) -> Run:
     return run
 
 
-def _continuing(run: Run, made: Submission) -> tuple[int, str]:
-    """Which part comes after a run, and the run that it continues."""
+def _same(server: Server, identity: str, made: Submission) -> Run:
+    """The run of this id, if it is one of this spec."""
+    if not identity.strip():
+        raise SentinelError("--resume-from: found nothing, expected the id of a run")
+    run = server.get(identity)
     other = [key for key in SAME if run.parameters.get(key) != made.parameters[key]]
     if other:
         found = ", ".join(f"{key} {run.parameters.get(key, 'absent')}, here {made.parameters[key]}" for key in other)
         raise SentinelError(f"run {run.id} is of another spec ({found}): submit without --resume-from")
+    return run
+
+
+def _place(run: Run) -> tuple[int, str]:
+    """Which part a run is, and the run that it continues."""
+    before = run.parameters.get("continues", ABSENT)
+    return int(run.parameters["part"].split()[0]), "" if before == ABSENT else before
+
+
+def _continuing(run: Run, made: Submission) -> tuple[int, str]:
+    """Which part comes after a run, and the run that it continues."""
     if not run.ended:
-        raise SentinelError(f"run {run.id} is {run.state.lower()}: wait for its end, or terminate it")
-    number, before = int(run.parameters["part"].split()[0]), run.parameters.get("continues", ABSENT)
+        raise SentinelError(f"run {run.id} is {run.state.lower()}: follow it with --watch, or terminate it")
+    number, before = _place(run)
     if run.state != "SUCCEEDED":
-        return number, "" if before == ABSENT else before
+        return number, before
     if number == made.part.of:
         raise SentinelError(f"run {run.id} finished the experiment: nothing is left to do")
     return number + 1, run.id

@@ -264,7 +264,7 @@ def trace(
 
 @app.command(rich_help_panel=RUNS)
 def submit(
-    spec: Spec,
+    spec: OneSpec,
     profile: Annotated[str | None, typer.Option(envvar="SENTINEL_PROFILE", help="Where it runs: gpu, kind, …")] = None,
     sets: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change the spec.")] = [],  # noqa: B006
     run_name: Annotated[str | None, typer.Option("--run-name", "-r", help="Name of the run.")] = None,
@@ -275,16 +275,18 @@ def submit(
     local: Annotated[
         bool, typer.Option("--local", help="Run the pipeline on this machine, without a cluster.")
     ] = False,
-    runner: Annotated[str, typer.Option(help="With --local: subprocess or docker.")] = "subprocess",
+    runner: Annotated[str | None, typer.Option(help="With --local: subprocess (the default) or docker.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run an experiment on Kubeflow Pipelines: the same as `kfp run submit SPEC`."""
+    """Run an experiment on Kubeflow Pipelines: the same as `kfp run submit SPEC`. Prints the run's id."""
     from sentinel.pipelines.verbs import Options, submit
 
     chosen = Options(profile, tuple(sets), run_name, experiment, watch, resume_from, output, local, runner)
     document = submit(spec, chosen)
     if as_json:
         emit(document)
+    elif "run" in document:
+        print(document["run"])
 
 
 @app.command(rich_help_panel=RUNS)
