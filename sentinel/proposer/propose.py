@@ -94,10 +94,10 @@ def generating(maker: Maker) -> Draw:
         fitting = maker.matching(target.constraints or {}, target.tools)
         if not fitting:
             return None
-        weights = np.array([kind.weight for kind in fitting])
+        up_to = np.cumsum([kind.weight for kind in fitting])
         task = None
         for _ in range(maker.redraws):
-            kind = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
+            kind = fitting[int((up_to / up_to[-1]).searchsorted(rng.random(), side="right"))]
             task = maker.make(kind, rng, task_id=task_id, origin=origin)
             if task is None or not target.missed(task):
                 break
