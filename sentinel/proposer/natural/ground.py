@@ -45,6 +45,10 @@ class Grounding:
     def __init__(self, kind: Kind, customer: Customer, others: Sequence[Customer], rng: np.random.Generator) -> None:
         self._kind, self._customer, self._others, self._rng = kind, customer, others, rng
         self._used: dict[str, frozenset[str]] = {}
+        self._home: Address | None = None
+        """The new address that was spoken of: nobody moves to two places at once."""
+        self._to_old_home = False
+        """Whether something is to be sent to the default address as it was at first."""
 
     def requests(self) -> list[Request] | None:
         """One request per wish of the kind, or `None`."""
@@ -87,10 +91,10 @@ class Grounding:
 
     def _request(self, name: str, kind: Kind) -> Request | None:
         match name:
-            case "user_address" if _PROFILE in self._used:
+            case "user_address" if _PROFILE in self._used or self._to_old_home:
                 request = None
             case "user_address":
-                request = self._with_correction(Request(Wish(name, address=self._new_address())), kind)
+                request = self._with_correction(Request(Wish(name, address=self._home or self._new_address())), kind)
             case "transfer":
                 request = Request(Wish(name))
             case "ask" if kind.question == "price":
@@ -102,11 +106,14 @@ class Grounding:
         if request is None:
             return None
         if request.obstacle != "none" or request.correction == "declined":
-            request = replace(request, follow_up=self._follow_up()) if len(self._kind.requests) == 1 else request
+            alone = len(self._kind.requests) == 1
+            request = replace(request, follow_up=self._follow_up(request.first.order_id)) if alone else request
             if len(self._kind.requests) == 1 and request.follow_up is None:
                 return None
         done = request.final.kind if request.final else "refused"
         self._used[request.first.order_id or _PROFILE] = self._used.get(request.first.order_id, frozenset()) | {done}
+        self._to_old_home |= request.first.profile
+        self._home = self._home if request.first.profile else request.first.address or self._home
         return replace(request, withheld=kind.withheld)
 
     def _about_order(self, name: str, kind: Kind) -> Request | None:
@@ -131,7 +138,7 @@ class Grounding:
         if name in ("return", "exchange", "items"):
             return self._about_items(order, name, kind)
         described = kind.withheld != "order" and order.order_id not in self._used and self._chance(DESCRIBED_SHARE)
-        described = described and self._content(order) is not None
+        described = described and kind.obstacle != "partial" and self._content(order) is not None
         request = Request(Wish(name, order), described=described, obstacle=kind.obstacle)
         match name:
             case "cancel" if kind.obstacle == "partial":
@@ -255,9 +262,9 @@ class Grounding:
             answer = money(order.payment_history[0].amount)
         return Wish("ask", order, question=topic, answer=answer) if sayable(answer) else None
 
-    def _follow_up(self) -> Wish | None:
+    def _follow_up(self, refused: str) -> Wish | None:
         """A question about an order that nothing else is wanted of."""
-        pool = [order for order in self._customer.orders if order.order_id not in self._used]
+        pool = [order for order in self._customer.orders if order.order_id not in (refused, *self._used)]
         return next(filter(None, (self._question(order, "total") for order in self._shuffled(pool))), None)
 
     def _price(self) -> Request | None:
@@ -286,9 +293,9 @@ class Grounding:
 
     def _destination(self, wish: Wish, order: Order) -> Wish:
         home = self._customer.user.address
-        if home != order.address and self._chance(PROFILE_SHARE):
+        if home != order.address and _PROFILE not in self._used and self._chance(PROFILE_SHARE):
             return replace(wish, address=home.model_dump(), profile=True)
-        return replace(wish, address=self._new_address())
+        return replace(wish, address=self._home or self._new_address())
 
     def _new_address(self) -> Address:
         """A house that nobody lives in, in a town of the world."""
