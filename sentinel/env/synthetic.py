@@ -169,7 +169,8 @@ def _users(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, Any]
 def _order(
     order_id: str, user: dict[str, Any], products: dict[str, Any], settings: SyntheticWorld, rng: np.random.Generator
 ) -> dict[str, Any]:
-    kinds = rng.choice(len(products), size=1 if rng.random() < 0.55 else 2, replace=False)
+    count = 1 if rng.random() < 0.55 else min(2, len(products))
+    kinds = rng.choice(len(products), size=count, replace=False)
     items = []
     for product_id in (list(products)[n] for n in kinds):
         variant = _pick(list(products[product_id]["variants"].values()), rng)

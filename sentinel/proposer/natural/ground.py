@@ -283,6 +283,8 @@ class Grounding:
 
     def _other_product(self, order: Order, items: tuple[OrderItem, ...]) -> Request | None:
         products = [p for p in self._customer.db.products.values() if p.product_id != items[0].product_id]
+        if not products:
+            return None
         product = self._pick(products)
         variants = [v for v in product.variants.values() if v.available]
         if not variants:
