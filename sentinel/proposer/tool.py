@@ -89,7 +89,7 @@ def understand(pattern: str) -> Order:
         knobs |= {knob: value for words, (knob, value) in ALIASES.items() if words in rest}
         families = [family for family in dict.fromkeys(k.family for k in natural_kinds()) if _word(family, rest)]
         if families and "family" not in knobs and not tools:
-            knobs["family"] = families[0]
+            knobs["family"] = max(families, key=len)  # "user address" holds "address" too
     if not knobs and not tools:
         known = dict.fromkeys([*(kind.family for kind in natural_kinds()), *ALIASES, *TOOL_OF.values(), *_values()])
         raise SentinelError(

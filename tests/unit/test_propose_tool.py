@@ -16,6 +16,8 @@ from sentinel.proposer.tool import propose_for, understand
     [
         ("exchange of similar variants", "skill=similar, family=exchange"),
         ("cancel with a change of mind", "declined=true, family=cancel"),
+        ("a new user address", "family=user_address"),
+        ("returns two items", "family=return"),
         ("refuse/poor_gift_card", "condition=refuse/poor_gift_card"),
         ("withheld=payment writes=1", "withheld=payment, writes=1"),
         ("modify_pending_order_payment twins=true", "twins=true, modify_pending_order_payment"),
