@@ -48,7 +48,7 @@ def examine(profile: str, core: Callable[[], Any] | None = None, root: Path = Pa
     yield Finding("profile", State.ok, f"{profile}: {cluster.bucket.url}, namespace {cluster.namespace}")
     yield _images(cluster, root)
     yield from accelerated(loaded.spec)
-    yield _attempt("endpoint", lambda: endpoint(cluster), "see above")
+    yield _attempt("endpoint", lambda: endpoint(cluster), "")
     yield _attempt("bucket", lambda: bucket(cluster), "export the credentials here, or look from inside the cluster")
     yield from kubernetes(cluster, core or kubectl)
     if core is None:

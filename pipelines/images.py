@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +17,6 @@ from sentinel.errors import SpecError
 from sentinel.spec.cluster import Cluster, LockedImages, Resources, Role
 
 PINNED = re.compile(r"^\S+@sha256:[0-9a-f]{64}$")
-FILL = "`make images && make push REGISTRY=…` builds the images, pushes them and writes it"
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
@@ -27,14 +26,15 @@ def images(cluster: Cluster, root: Path = Path()) -> dict[Role, str]:
     Raises:
         SpecError: The profile demands digests, and `images.lock` is missing, broken or lacks one.
     """
-    wanted = {role: _name(role, cluster.roles.get(role, Resources())) for role in ROLES}
+    resources = {role: cluster.roles.get(role, Resources()) for role in ROLES}
+    wanted = {role: _name(role, found) for role, found in resources.items()}
     if not isinstance(cluster.images, LockedImages):
         return {role: f"{cluster.images.prefix}{name}:{cluster.images.tag}" for role, name in wanted.items()}
     path = root / cluster.images.lock
-    locked = _read(path)
-    problems = [_fault(path, name, locked.get(name)) for name in dict.fromkeys(wanted.values())]
-    if found := [problem for problem in problems if problem]:
-        raise SpecError([*found, f"    {FILL}"])
+    locked = _read(path, _fill(resources.values()))
+    faults = {role: fault for role, name in wanted.items() if (fault := _fault(path, name, locked.get(name)))}
+    if faults:
+        raise SpecError([*faults.values(), f"    {_fill(resources[role] for role in faults)}"])
     return {role: locked[name] for role, name in wanted.items()}
 
 
@@ -42,15 +42,24 @@ def _name(role: Role, resources: Resources) -> str:
     return f"{role}-{resources.variant}" if resources.variant else role
 
 
-def _read(path: Path) -> Mapping[str, str]:
+def _fill(roles: Iterable[Resources]) -> str:
+    """The commands that write what is missing, for each variant of images."""
+    options = dict.fromkeys(f" VARIANT={role.variant}" if role.variant else "" for role in roles)
+    commands = " and ".join(f"`make images{option} && make push{option} REGISTRY=…`" for option in options)
+    return f"{commands}: builds the images, pushes them and writes it"
+
+
+def _read(path: Path, fill: str) -> Mapping[str, str]:
     try:
         found = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
-        raise SpecError([f"{path}: missing, and this profile takes images by digest only\n    {FILL}"]) from None
+        raise SpecError([f"{path}: missing, and this profile takes images by digest only\n    {fill}"]) from None
+    except OSError as error:
+        raise SpecError([f"{path}: cannot be read: {error.strerror}\n    {fill}"]) from None
     except YAMLError as error:
-        raise SpecError([f"{path}: not YAML: {str(error).splitlines()[0]}\n    {FILL}"]) from None
+        raise SpecError([f"{path}: not YAML: {str(error).splitlines()[0]}\n    {fill}"]) from None
     if not isinstance(found, dict):
-        raise SpecError([f"{path}: found no map of image -> reference\n    {FILL}"])
+        raise SpecError([f"{path}: found no map of image -> reference\n    {fill}"])
     return found
 
 

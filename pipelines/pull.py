@@ -65,6 +65,8 @@ def pull(run: str, profile: str, root: Path = Path()) -> Pulled:
         SentinelError: There is no such run, or this checkout asks something else than it did. Nothing has changed.
         StageError: The bucket was not reached, or has lost data. Nothing has changed but DVC's cache.
     """
+    if not run.strip():
+        raise SentinelError("RUN: found nothing, expected the id of a run")
     cluster = load_profile(profile).spec.cluster or here(root)
     place = Place(cluster.bucket.url, cluster.bucket.endpoint or "", cluster.bucket.region or "", "")
     with open_bucket(place) as store, reporting("cannot be read"):

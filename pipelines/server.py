@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sentinel.errors import SentinelError
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 """States that a run does not leave."""
+VARIABLES = ("KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT")
+"""From which kfp's command line and kfp's client take their server."""
 POLL = 5.0
 """Seconds between two looks at a run."""
 ADVICE: Mapping[int, str] = {
@@ -51,35 +58,47 @@ class Run(NamedTuple):
 class Server:
     """A Kubeflow Pipelines API."""
 
-    def __init__(self, client: Any, namespace: str | None = None) -> None:
-        self._client, self._namespace = client, namespace
+    def __init__(self, client: Any) -> None:
+        self._client = client
 
     @classmethod
-    def of(cls, client: Any) -> Server:
-        """The server that kfp's command line found."""
-        return cls(client)
+    def connect(
+        cls, endpoint: str | None, namespace: str | None, login: Mapping[str, Any] = MappingProxyType({})
+    ) -> Server:
+        """Find a server: by `login`, a variable (`VARIABLES`), `endpoint`, or else as kfp finds one, and ask for it.
 
-    @classmethod
-    def connect(cls, endpoint: str | None, namespace: str | None) -> Server:
-        """The server at an endpoint, or the one that kfp finds by itself (environment, kubectl context, pod)."""
-        from kfp import Client
+        Args:
+            endpoint: What the profile says.
+            namespace: The namespace of Kubeflow Pipelines.
+            login: Arguments of kfp's client that its command line was given; they go first.
+        """
+        from sentinel.pipelines.client import Client
 
-        with talking("connect"):
-            return cls(Client(host=endpoint, namespace=namespace or "kubeflow"), None)
+        named = next((os.environ[name] for name in VARIABLES if os.environ.get(name)), endpoint)
+        found = {"host": named, "namespace": namespace or "kubeflow", **login}
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what it tries again ends as one of ours
+        with talking("connect"), quiet():
+            server = cls(Client(**found))
+        server.health()
+        return server
 
     def health(self) -> str:
         """What the server says of itself."""
         with talking("ask for its health"):
-            found = self._client.get_kfp_healthz(sleep_duration=1)
+            found = self._client.get_kfp_healthz()
         return "reached, several users" if found.multi_user else "reached, one user"
 
     def create(
         self, experiment: str, name: str, package: Path, parameters: Mapping[str, str], account: str | None
     ) -> Run:
         """Create a run, and its experiment if there is none of this name."""
-        with talking(f"create the experiment '{experiment}'"):
-            made = self._client.create_experiment(experiment, namespace=self._namespace)
-        with talking(f"create the run '{name}' (no run was created)"):
+        from sentinel.pipelines.client import foreign
+
+        with talking(f"create the experiment '{experiment}'"), quiet():
+            made = self._client.create_experiment(experiment)
+        if not made.experiment_id:
+            raise foreign(made)
+        with talking(f"create the run '{name}' (no run was created)"), quiet():
             run = self._client.run_pipeline(
                 experiment_id=made.experiment_id,
                 job_name=name,
@@ -87,6 +106,8 @@ class Server:
                 params=dict(parameters),
                 service_account=account,
             )
+        if not run.run_id:
+            raise foreign(run)
         return _run(run)
 
     def get(self, run: str) -> Run:
@@ -136,6 +157,14 @@ def _run(found: Any) -> Run:
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Keep from standard output, which is for results, what kfp prints and warns of."""
+    with redirect_stdout(StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
 def talking(what: str) -> Iterator[None]:
     """Errors of the API and of the network, as one of ours."""
     from kfp_server_api import ApiException
@@ -147,8 +176,8 @@ def talking(what: str) -> Iterator[None]:
         raise ServerError(f"the server did not {what}: {_refusal(error)}") from None
     except (HTTPError, OSError) as error:
         raise ServerError(
-            f"no Kubeflow Pipelines API was reached to {what}: {type(error).__name__}: {error}\n"
-            "    set KF_PIPELINES_ENDPOINT or `cluster.endpoint` of the profile; for a cluster of your own:\n"
+            f"could not {what}: no Kubeflow Pipelines API answers: {getattr(error, 'reason', None) or error}\n"
+            "    name it by `kfp --endpoint`, KF_PIPELINES_ENDPOINT or `cluster.endpoint` of the profile, or:\n"
             "    kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
         ) from None
 

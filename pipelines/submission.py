@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,15 @@ class Submission:
         return f"{self.experiment} {self.parameters['spec_hash'][:SHORT]}{part}"
 
     def compile(self, path: Path) -> None:
-        """Write the pipeline as the YAML that Kubeflow takes."""
+        """Write the pipeline as the YAML that Kubeflow takes.
+
+        In a thread of its own: for every setting of a task, kfp reads the source of all frames below it
+        (`inspect.stack`), which takes a minute from within a notebook or a test, and a second from an empty stack.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(self._compile, path).result()
+
+    def _compile(self, path: Path) -> None:
         from kfp import compiler
 
         from sentinel.pipelines.build import Builder

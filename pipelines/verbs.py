@@ -12,6 +12,8 @@ from sentinel.pipelines.submit import submit as submit_to
 
 AWAY, HERE = "gpu", "local"
 """Profiles by default: on a cluster, and on this machine."""
+ON_A_SERVER = ("run_name", "experiment_name", "watch", "resume_from")
+"""Options that are about a run on a server."""
 
 
 class Options(NamedTuple):
@@ -20,12 +22,12 @@ class Options(NamedTuple):
     profile: str | None = None
     sets: tuple[str, ...] = ()
     run_name: str | None = None
-    experiment: str | None = None
+    experiment_name: str | None = None
     watch: bool = False
     resume_from: str | None = None
     output: Path | None = None
     local: bool = False
-    runner: str = "subprocess"
+    runner: str | None = None
 
 
 def submit(spec: Path, options: Options) -> dict[str, Any]:
@@ -35,24 +37,25 @@ def submit(spec: Path, options: Options) -> dict[str, Any]:
         SentinelError: the options exclude one another, or what is asked for failed.
     """
     if options.local:
-        _only_here(options)
+        _refuse(options, "there is no server with --local", *ON_A_SERVER, "output")
         profile = options.profile or HERE
-        here, identity = run_local(spec, profile, options.sets, _runner(options.runner))
+        here, identity = run_local(spec, profile, options.sets, _runner(options.runner or "subprocess"))
         say(f"{here.name}: succeeded; `sentinel pull {identity} --profile {profile}` brings its results here")
         return {"run": identity, "name": here.name, "parameters": dict(here.parameters)}
+    _refuse(options, "it goes with --local", "runner")
     profile = options.profile or AWAY
     if options.output:
+        _refuse(options, "no server is asked with --output", *ON_A_SERVER)
         made = compile_only(spec, profile, options.sets, options.output)
         return {"name": made.name, "package": str(options.output), "parameters": dict(made.parameters)}
-    names = Names(options.run_name, options.experiment)
+    names = Names(options.run_name, options.experiment_name)
     run = submit_to(spec, profile, options.sets, names, connect, watch=options.watch, resume_from=options.resume_from)
     return {"run": run.id, "name": run.name, "state": run.state, "parameters": dict(run.parameters)}
 
 
-def _only_here(options: Options) -> None:
-    given = {"--resume-from": options.resume_from, "--output": options.output, "--experiment-name": options.experiment}
-    if wrong := [name for name, value in given.items() if value]:
-        raise SentinelError(f"{', '.join(wrong)}: there is no server with --local; leave it out")
+def _refuse(options: Options, why: str, *names: str) -> None:
+    if wrong := [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False)]:
+        raise SentinelError(f"{', '.join(wrong)}: {why}; leave it out")
 
 
 def _runner(name: str) -> Runner:

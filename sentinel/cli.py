@@ -264,7 +264,7 @@ def trace(
 
 @app.command(rich_help_panel=RUNS)
 def submit(
-    spec: Spec,
+    spec: OneSpec,
     profile: Annotated[str | None, typer.Option(envvar="SENTINEL_PROFILE", help="Where it runs: gpu, kind, …")] = None,
     sets: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change the spec.")] = [],  # noqa: B006
     run_name: Annotated[str | None, typer.Option("--run-name", "-r", help="Name of the run.")] = None,
@@ -275,16 +275,18 @@ def submit(
     local: Annotated[
         bool, typer.Option("--local", help="Run the pipeline on this machine, without a cluster.")
     ] = False,
-    runner: Annotated[str, typer.Option(help="With --local: subprocess or docker.")] = "subprocess",
+    runner: Annotated[str | None, typer.Option(help="With --local: subprocess (the default) or docker.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run an experiment on Kubeflow Pipelines: the same as `kfp run submit SPEC`."""
+    """Run an experiment on Kubeflow Pipelines: the same as `kfp run submit SPEC`. Prints the run's id."""
     from sentinel.pipelines.verbs import Options, submit
 
     chosen = Options(profile, tuple(sets), run_name, experiment, watch, resume_from, output, local, runner)
     document = submit(spec, chosen)
     if as_json:
         emit(document)
+    elif "run" in document:
+        print(document["run"])
 
 
 @app.command(rich_help_panel=RUNS)
@@ -380,7 +382,7 @@ def regrade(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A tau2 result file, or a trajectories.jsonl of ours.")],
     as_json: Json = False,
 ) -> None:
-    """Score stored episodes again without inference, and compare with the rewards in the file."""
+    """Score stored episodes again without inference; exit code 1 if a reward in the file differs from ours."""
     from time import perf_counter
 
     from sentinel.evaluation.regrade import regrade
@@ -391,6 +393,8 @@ def regrade(
     show(f"{result.summary()}\n{seconds} s", as_json)
     if as_json:
         emit({**result.model_dump(mode="json"), "seconds": seconds})
+    if result.agreeing < result.compared:
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=CHECKS)

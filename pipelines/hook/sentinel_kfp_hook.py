@@ -1,4 +1,4 @@
-"""Adds our `submit` to kfp's command line when, and only when, `kfp.cli.run` is imported. Never raises.
+"""Adds our `submit` to kfp's command line when, and only when, that is imported. Never raises.
 
 Runs at every start of Python in this environment: it imports nothing but `sys`. Without it (`python -S`, an installer
 that drops .pth files) everything works but `kfp run submit SPEC`; `sentinel submit SPEC` is the same.
@@ -6,15 +6,16 @@ that drops .pth files) everything works but `kfp run submit SPEC`; `sentinel sub
 
 import sys
 
-TARGET = "kfp.cli.run"
+EXTENSIONS = {"kfp.cli.run": "register", "kfp.cli.cli": "resolve_first"}
+"""Module of kfp -> what `sentinel.pipelines.command` does to it."""
 
 
 class Finder:
-    """Lets Python find the module as ever, and registers our command once it has run."""
+    """Lets Python find a module as ever, and extends kfp's once they have run."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> object:
         """The module's own spec, with its loader's `exec_module` extended."""
-        if name != TARGET:
+        if name not in EXTENSIONS:
             return None
         from importlib.machinery import PathFinder
 
@@ -22,20 +23,20 @@ class Finder:
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def execute_and_register(module: object) -> None:
+            def execute_and_extend(module: object) -> None:
                 execute(module)  # type: ignore[arg-type]
-                register(module)
+                extend(name, module)
 
-            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+            spec.loader.exec_module = execute_and_extend  # type: ignore[method-assign]
         return spec
 
 
-def register(module: object) -> None:
-    """Hand kfp's group of commands to our package; whatever goes wrong, kfp works as before."""
+def extend(name: str, module: object) -> None:
+    """Hand a module of kfp to our package; whatever goes wrong, kfp works as before."""
     try:
-        from sentinel.pipelines.command import register
+        from sentinel.pipelines import command
 
-        register(module.run)  # type: ignore[attr-defined]
+        getattr(command, EXTENSIONS[name])(module)
     except Exception as error:
         print(f"sentinel: `kfp run submit SPEC` is not there ({error}); use `sentinel submit SPEC`", file=sys.stderr)
 

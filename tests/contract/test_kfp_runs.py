@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import pytest
 
 from sentinel.errors import SentinelError
-from sentinel.pipelines.server import Server, ServerError
+from sentinel.pipelines.server import Server, ServerError, talking
 from sentinel.pipelines.submit import Names, submit
-from tests.contract.kfp_server import Backend, Body, Reply, serving
+from tests.contract.kfp_server import Backend, Body, serving
 
 SPEC = Path("experiments/retail-cpu.yaml")
 LONG = ("iterations=2",)
@@ -81,6 +82,26 @@ def test_an_outage_while_watching_is_sat_out(backend: Backend, server: Server) -
     assert send(server, watch=True).state == "SUCCEEDED"
 
 
+@pytest.mark.parametrize(("event", "code"), [(KeyboardInterrupt, 130), (ConnectionError, 1)])
+def test_a_run_that_is_left_goes_on_and_can_be_followed_again(
+    event: type[BaseException], code: int, backend: Backend, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Server._patiently
+    monkeypatch.setattr(Server, "_patiently", lambda self, run: _raise(event) if backend.runs else None)
+    with pytest.raises(SentinelError, match=r"the run goes on: .*run-1[\s\S]*--watch --resume-from run-1") as left:
+        send(server, watch=True)
+    assert left.value.exit_code == code
+    monkeypatch.setattr(Server, "_patiently", watch)
+    backend.on_look = passing("RUNNING", "RUNNING", "SUCCEEDED")
+    assert send(server, watch=True, resume_from="run-1").state == "SUCCEEDED"
+    assert list(backend.runs) == ["run-1"]
+
+
+def _raise(event: type[BaseException]) -> Any:
+    with talking("look at the run"):
+        raise event
+
+
 def test_a_long_experiment_is_a_chain_of_runs(backend: Backend, server: Server) -> None:
     backend.on_look = passing("SUCCEEDED")
     send(server, *LONG, watch=True)
@@ -107,7 +128,7 @@ def test_resuming_takes_the_part_that_is_missing(backend: Backend, server: Serve
 
 def test_a_run_of_another_spec_or_one_that_still_runs_is_not_continued(backend: Backend, server: Server) -> None:
     first = send(server)
-    with pytest.raises(SentinelError, match="wait for its end"):
+    with pytest.raises(SentinelError, match="follow it with --watch"):
         send(server, resume_from=first.id)
     backend.runs[first.id]["state"] = "FAILED"
     with pytest.raises(SentinelError, match=r"is of another spec .*spec_hash"):
@@ -115,7 +136,19 @@ def test_a_run_of_another_spec_or_one_that_still_runs_is_not_continued(backend: 
     assert len(backend.runs) == 1
 
 
-def test_no_server_is_said_with_the_way_to_reach_one(backend: Backend, server: Server) -> None:
-    backend.faults["GET /healthz"] = Reply(503, {})
+@pytest.mark.parametrize("identity", ["", " "])
+def test_an_empty_id_is_no_run_to_continue(identity: str, backend: Backend, server: Server) -> None:
+    with pytest.raises(SentinelError, match="expected the id of a run"):
+        send(server, resume_from=identity)
+    assert not backend.runs
+
+
+def test_a_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentinel.pipelines.client.LIMITS", (0.1, 0.1))
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ServerError, match="Read timed out"):
+        Server.connect(f"http://127.0.0.1:{silent.getsockname()[1]}", "kubeflow")
+
+
+def test_no_server_is_said_with_the_way_to_reach_one() -> None:
     with pytest.raises(ServerError, match="KF_PIPELINES_ENDPOINT"):
         Server.connect("http://127.0.0.1:9", "kubeflow")

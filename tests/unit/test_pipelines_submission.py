@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from sentinel.errors import SpecError
+from sentinel.errors import SentinelError, SpecError
 from sentinel.pipelines.images import images
 from sentinel.pipelines.parameters import ABSENT, paths, shown
 from sentinel.pipelines.project import LARGEST, read_project, with_sets
 from sentinel.pipelines.submission import prepare
+from sentinel.pipelines.submit import compile_only
+from sentinel.pipelines.verbs import Options, submit
 from sentinel.spec.cluster import Bucket, Cluster, LockedImages, Resources
 from sentinel.spec.load import load
 from sentinel.spec.models import ExperimentSpec
@@ -157,3 +159,33 @@ def test_a_variant_is_another_image(tmp_path: Path) -> None:
     found = images(locked(trainer=Resources(variant="cuda")), tmp_path)
     assert found["trainer"] == f"r.invalid/trainer-cuda@{DIGEST}"
     assert found["rollout"] == f"r.invalid/rollout@{DIGEST}"
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("pipeline.txt", "expected a name that ends in .yaml"),
+        ("file/pipeline.yaml", "cannot be written"),
+        (str(SPEC), "is not overwritten"),
+    ],
+)
+def test_a_pipeline_that_cannot_be_written_is_said_by_path(output: str, message: str, project: Path) -> None:
+    Path("file").write_text("no folder")
+    with pytest.raises(SentinelError, match=rf"{output}: .*{message}") as refused:
+        compile_only(SPEC, "kind", (), Path(output))
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(local=True, watch=True, run_name="x"), "--run-name, --watch: there is no server with --local"),
+        (Options(local=True, output=Path("x.yaml")), "--output: there is no server with --local"),
+        (Options(output=Path("x.yaml"), resume_from="run-1"), "--resume-from: no server is asked with --output"),
+        (Options(runner="docker"), "--runner: it goes with --local"),
+        (Options(local=True, runner="podman"), "--runner podman: expected subprocess or docker"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options: Options, message: str, project: Path) -> None:
+    with pytest.raises(SentinelError, match=message):
+        submit(SPEC, options)

@@ -121,12 +121,15 @@ def test_our_own_trajectories(tmp_path: Path) -> None:
     assert (result.task_set.name, result.task_set.reward_basis) == ("synthetic", ("DB", "COMMUNICATE", "AVOID"))
 
 
-def test_a_falsified_trajectory_shows(tmp_path: Path) -> None:
+def test_a_falsified_trajectory_shows_and_ends_with_one(tmp_path: Path) -> None:
     failed = own_trajectories()["failure"]
     lie = failed.model_copy(update={"reward": Reward(db=1.0, communicate=1.0), "outcome": Outcome.success})
     path = tmp_path / "trajectories.jsonl"
     write_jsonl(path, [lie])
     assert regrade(path).agreement == 0.0
+    with pytest.raises(SystemExit) as done:
+        main(["regrade", str(path)])
+    assert done.value.code == 1
 
 
 def first_message(document: Json) -> Json:
