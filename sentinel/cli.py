@@ -309,7 +309,9 @@ def propose(
     pattern: Annotated[str, typer.Option(help="The weakness, in words that the generator knows, or as knob=value.")],
     count: Annotated[int, typer.Option("--n", min=1, max=10_000, help="Tasks wanted.")] = 20,
     world: Annotated[Literal["tau2", "synthetic"], typer.Option(help="Whose users and orders.")] = "tau2",
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file, in tau2's format.")] = Path("tasks.json"),
+    output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The file, in tau2's format.")] = Path(
+        "tasks.json"
+    ),
     seed: Annotated[int, typer.Option(help="Another seed gives other tasks.")] = 0,
     as_json: Json = False,
 ) -> None:

@@ -67,30 +67,61 @@ class ToolResult(NamedTuple):
     """The Python value (a tau2 model or a string), good until the next call and not to be changed; `None` on error."""
 
 
+class Shelf(dict[str, R]):
+    """Records of one kind that nobody changes, with what was once written of each, for all sessions that share them."""
+
+    def __init__(self, records: Mapping[str, R]) -> None:
+        super().__init__(records)
+        self._values: dict[str, dict[str, Json]] = {}
+        self._reprs: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
+
+    def value(self, key: str) -> dict[str, Json]:
+        """A record as a JSON value, not to be changed."""
+        if key not in self._values:
+            self._values[key] = self[key].model_dump()
+        return self._values[key]
+
+    def repr(self, key: str) -> str:
+        """What Python writes of the JSON value."""
+        if key not in self._reprs:
+            self._reprs[key] = repr(self.value(key))
+        return self._reprs[key]
+
+    def text(self, key: str) -> str:
+        """A record as tau2 renders it."""
+        if key not in self._texts:
+            self._texts[key] = Environment.to_json_str(self[key])
+        return self._texts[key]
+
+
 class Overlay(Mapping[str, R]):
     """The records of one kind: the task's own over the base, and over both the private copies of what a write touched.
 
     While `writing` is set, a record is copied on its first access; otherwise it is shared, since readers only read.
     """
 
-    def __init__(self, base: Mapping[str, R], own: Mapping[str, R]) -> None:
+    def __init__(self, base: Shelf[R], own: Shelf[R]) -> None:
         self._base = base
         self._own = own
         self._copies: dict[str, R] = {}
-        self._before: dict[str, dict[str, Json]] = {}
         self.writing = False
 
     def __getitem__(self, key: str) -> R:
         if key in self._copies:
             return self._copies[key]
-        record = self._original(key)
-        return self._copied(key, record) if self.writing else record
+        shelf = self._shelf(key)
+        return self._copied(key, shelf) if self.writing else shelf[key]
 
-    def _copied(self, key: str, record: R) -> R:
-        """A private copy, in a sixth of `model_copy(deep=True)`'s time; originals are validated: nothing is coerced."""
-        before = self._before[key] = record.model_dump()
-        copy = self._copies[key] = type(record).model_validate(before)
+    def _copied(self, key: str, shelf: Shelf[R]) -> R:
+        """A private copy, in a tenth of `model_copy(deep=True)`'s time; originals are validated: nothing is coerced."""
+        copy = self._copies[key] = type(shelf[key]).model_validate(shelf.value(key))
         return copy
+
+    def text(self, key: str, record: R) -> str:
+        """A record as tau2 renders it, anew only if it is a private copy."""
+        shelf = self._shelf(key)
+        return shelf.text(key) if shelf.get(key) is record else Environment.to_json_str(record)
 
     def items(self) -> ItemsView[str, R]:
         """Keys and records as a dict has them, which is many times faster to read through."""
@@ -103,8 +134,8 @@ class Overlay(Mapping[str, R]):
     def _merged(self) -> Mapping[str, R]:
         return {**self._base, **self._own, **self._copies} if self._own or self._copies else self._base
 
-    def _original(self, key: str) -> R:
-        return self._own[key] if key in self._own else self._base[key]
+    def _shelf(self, key: str) -> Shelf[R]:
+        return self._own if key in self._own else self._base
 
     def __contains__(self, key: object) -> bool:
         return key in self._own or key in self._base
@@ -120,15 +151,21 @@ class Overlay(Mapping[str, R]):
         """Records whose JSON differs from the start: the comparison that tau2 makes by hashing."""
         changed = {}
         for key, copy in self._copies.items():
-            before, after = self._before[key], copy.model_dump()
-            if before != after or _differ(before, after):
+            shelf, after = self._shelf(key), copy.model_dump()
+            if _differ(shelf, key, after):
                 changed[key] = after
         return changed
 
 
-def _differ(before: Json, after: Json) -> bool:
-    """Whether equal values have another text, as 1 and 1.0 have; an equal `repr` is the quick way to know."""
-    return repr(before) != repr(after) and canonical(before) != canonical(after)
+def _differ(shelf: Shelf[Any], key: str, after: Json) -> bool:
+    """Whether a record has changed, or equal values have another text, as 1 and 1.0 have; equal `repr`s are quick."""
+    before = shelf.value(key)
+    return bool(before != after) or (shelf.repr(key) != repr(after) and canonical(before) != canonical(after))
+
+
+Shelves = Mapping[str, Shelf[Any]]
+"""Records by kind."""
+_EMPTY: Shelf[Any] = Shelf({})
 
 
 class _Tools(RetailTools):  # type: ignore[misc]
@@ -143,10 +180,21 @@ class _Tools(RetailTools):  # type: ignore[misc]
 class Database:
     """A database-shaped object: what `RetailTools` reads of a `RetailDB`."""
 
-    def __init__(self, base: RetailDB, own: Mapping[str, Mapping[str, Any]]) -> None:
-        self.users: Overlay[User] = Overlay(base.users, own.get("users", {}))
-        self.orders: Overlay[Order] = Overlay(base.orders, own.get("orders", {}))
-        self.products: Overlay[Product] = Overlay(base.products, own.get("products", {}))
+    def __init__(self, base: Shelves, own: Shelves) -> None:
+        self.users: Overlay[User] = Overlay(base["users"], own.get("users", _EMPTY))
+        self.orders: Overlay[Order] = Overlay(base["orders"], own.get("orders", _EMPTY))
+        self.products: Overlay[Product] = Overlay(base["products"], own.get("products", _EMPTY))
+
+    def text(self, value: Any) -> str:
+        """What a tool answered, as tau2 renders it; a whole record that is as it was at first is rendered only once."""
+        match value:
+            case User():
+                return self.users.text(value.user_id, value)
+            case Order():
+                return self.orders.text(value.order_id, value)
+            case Product():
+                return self.products.text(value.product_id, value)
+        return str(Environment.to_json_str(value))
 
 
 class Session:
@@ -163,7 +211,7 @@ class Session:
             value = self._execute(call)
         except Exception as error:  # as tau2's Environment.get_response: a bad call is an observation
             return ToolResult(f"Error: {error}", True, None)
-        return ToolResult(Environment.to_json_str(value), False, value)
+        return ToolResult(self.db.text(value), False, value)
 
     def apply(self, call: ToolCall) -> None:
         """Execute a tool for its effect alone: what only reads, or fails, is passed over, and no answer is rendered."""
@@ -199,6 +247,20 @@ class World:
     def __init__(self, db: RetailDB) -> None:
         self.db = db
 
+        self._latest: tuple[Records, Shelves] = ({}, {})
+
+    def models(self, records: Records) -> Shelves:
+        """`validated` records; the last ones are remembered: generator and gates look at the same ones in turn."""
+        latest, models = self._latest
+        if not _same(records, latest):
+            models = validated(records)
+            self._latest = ({kind: dict(entries) for kind, entries in records.items()}, models)
+        return models
+
+    @cached_property
+    def _shelves(self) -> Shelves:
+        return {kind: Shelf(getattr(self.db, kind)) for kind in KINDS}
+
     @classmethod
     def tau2(cls) -> World:
         """tau2-bench's retail database (500 users, 1000 orders, 50 products), loaded once per process."""
@@ -222,17 +284,24 @@ class World:
         """
         return self.lay(validated(records or {}))
 
-    def lay(self, own: Mapping[str, Mapping[str, Any]]) -> Session:
+    def lay(self, own: Shelves) -> Session:
         """The same with records that are `validated` already, which is most of the work where a task has many."""
-        return Session(Database(self.db, own))
+        return Session(Database(self._shelves, own))
 
 
-def validated(records: Records) -> dict[str, dict[str, Any]]:
+def validated(records: Records) -> Shelves:
     """A task's records as tau2's models; raises `ValueError` for what does not fit."""
     return {
-        kind: {key: _model(kind).model_validate(record) for key, record in entries.items()}
+        kind: Shelf({key: _model(kind).model_validate(record) for key, record in entries.items()})
         for kind, entries in records.items()
     }
+
+
+def _same(records: Records, others: Records) -> bool:
+    """Whether these are the very same record objects."""
+    if records.keys() != others.keys() or any(records[kind].keys() != others[kind].keys() for kind in records):
+        return False
+    return all(record is others[kind][key] for kind, entries in records.items() for key, record in entries.items())
 
 
 def _model(name: str) -> type[BaseModel]:

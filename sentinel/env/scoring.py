@@ -44,7 +44,7 @@ def score(task: Task, delta: Mapping[str, Json], gold: Mapping[str, Json], texts
         gold: records that the gold answer changes (`gold_delta`).
         texts: the assistant's messages to the user.
     """
-    db = canonical(delta) == canonical(gold)
+    db = delta == gold and canonical(delta) == canonical(gold)  # the text tells 1 from 1.0; most differ before that
     return Reward(db=float(db), communicate=float(_communicated(task, list(texts))))
 
 

@@ -121,19 +121,19 @@ def _products(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, A
                 "item_id": item,
                 "options": option,
                 "available": available,
-                "price": _price(settings, rng),
+                "price": price,
             }
-            for option, available in zip(options, stock, strict=True)
+            for option, available, price in zip(options, stock, _prices(settings, len(stock), rng), strict=True)
         }
         products[product_id] = {"name": name, "product_id": product_id, "variants": variants}
     return products
 
 
-def _price(settings: SyntheticWorld, rng: np.random.Generator) -> float:
+def _prices(settings: SyntheticWorld, count: int, rng: np.random.Generator) -> list[float]:
     """Whole dollars where a tiny policy reads them, cents where amounts are communicated."""
     if settings.ids == "atomic":
-        return float(rng.integers(10, 60))
-    return float(rng.integers(1000, 30000)) / 100
+        return [float(price) for price in rng.integers(10, 60, size=count).tolist()]
+    return [price / 100 for price in rng.integers(1000, 30000, size=count).tolist()]
 
 
 def _payment(kind: str, identifier: str, rng: np.random.Generator) -> dict[str, Any]:
@@ -169,7 +169,8 @@ def _users(settings: SyntheticWorld, rng: np.random.Generator) -> dict[str, Any]
 def _order(
     order_id: str, user: dict[str, Any], products: dict[str, Any], settings: SyntheticWorld, rng: np.random.Generator
 ) -> dict[str, Any]:
-    kinds = rng.choice(len(products), size=1 if rng.random() < 0.55 else 2, replace=False)
+    count = 1 if rng.random() < 0.55 else min(2, len(products))
+    kinds = rng.choice(len(products), size=count, replace=False)
     items = []
     for product_id in (list(products)[n] for n in kinds):
         variant = _pick(list(products[product_id]["variants"].values()), rng)

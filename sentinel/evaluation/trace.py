@@ -135,7 +135,9 @@ def _patterns(rounds: list[_Round]) -> dict[str, tuple[str, ...]]:
     for one in rounds:
         for pattern in one.patterns():
             seen = "".join(f"; seen in {each.trajectory}, turn {each.turn}" for each in pattern.evidence[:1])
-            found.setdefault(pattern.id, []).append(f"{one.number:02d} {pattern.status}: {pattern.description}{seen}")
+            found.setdefault(pattern.id, []).append(
+                f"{one.number:02d} {pattern.status}: {pattern.description.rstrip('.')}{seen}"
+            )
         for quota in one.quotas():
             told = f"{one.number:02d} ordered: {quota.tasks} tasks: {quota.instruction}"
             found.setdefault(quota.pattern, []).append(told)

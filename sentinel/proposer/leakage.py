@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from sentinel.env.overlay import WRITE_TOOLS, Delta, ToolResult, World
+from sentinel.env.overlay import WRITE_TOOLS, Delta, Session, ToolResult, World
 from sentinel.env.scoring import gold_delta
 from sentinel.errors import LeakageError
 from sentinel.records import Json, OriginKind, Record, Task, digest
@@ -68,10 +67,11 @@ class _Person(NamedTuple):
     """First name, last name and zip code, in lower case."""
 
 
-def signature(task: Task, world: World, delta: Delta | None = None) -> str:
+def signature(task: Task, world: World, delta: Delta | None = None, opened: Callable[[], Session] | None = None) -> str:
     """Identity of a task's solution: the records it leaves behind, whoever worded the request.
 
-    `delta` is what the gold answer changes, where that is known already.
+    `delta` is what the gold answer changes, where that is known already; `opened` opens the task's world, where its
+    records were validated before.
 
     The end state holds the whole touched records, so two tasks with equal signatures change the same things in the same
     way. A task that changes nothing is identified by its gold calls, what they read, and what has to be said.
@@ -80,7 +80,7 @@ def signature(task: Task, world: World, delta: Delta | None = None) -> str:
         delta = gold_delta(world, task)
     if delta and any(call.name in WRITE_TOOLS for call in task.gold):
         return digest({"delta": delta, "communicate": task.communicate})
-    session = world.open(task.records)
+    session = opened() if opened else world.open(task.records)
     calls = [[call.name, call.arguments, _content(session.call(call))] for call in task.gold]
     return digest({"calls": calls, "communicate": task.communicate, "request": task.scenario.reason_for_call})
 
@@ -98,32 +98,28 @@ def signed(task: Task, world: World) -> Task:
 def _words(*values: Json) -> frozenset[str]:
     """Every word of every string in JSON values, keys among them, in lower case."""
     texts: set[str] = set()
-    pending: list[Json] = list(values)
+    pending = list(values)
     while pending:
         value = pending.pop()
-        if isinstance(value, str):
-            texts.add(value)
-        elif isinstance(value, dict):
+        if type(value) is dict:
             texts.update(value)
-            pending += value.values()
-        elif isinstance(value, list | tuple):
-            pending += value
+            value = value.values()
+        elif isinstance(value, str):
+            texts.add(value)
+            continue
+        elif not isinstance(value, Sequence):
+            continue
+        for each in value:
+            if type(each) is str:
+                texts.add(each)
+            else:
+                pending.append(each)
     return frozenset(_WORD.findall("\n".join(texts).lower()))
 
 
 def _mentions(task: Task) -> frozenset[str]:
     """Every word of what the task says, does and brings along, in lower case."""
-    said = _words(task.scenario.model_dump(mode="json"), [call.arguments for call in task.gold])
-    return said | _record_words(task.records) if task.records else said
-
-
-def _record_words(records: Mapping[str, Json]) -> frozenset[str]:
-    """The words of records, which are long and repeat themselves: each piece between two quotes of their JSON once.
-
-    Numbers are words too; they name nobody. A backslash would hide where a string ends.
-    """
-    text = json.dumps(records, ensure_ascii=False)
-    return _words(records) if "\\" in text else frozenset(_WORD.findall("\n".join(set(text.split('"'))).lower()))
+    return _words(task.scenario.model_dump(mode="json"), [call.arguments for call in task.gold], task.records)
 
 
 def _person(user: Mapping[str, Json]) -> _Person:

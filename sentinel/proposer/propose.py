@@ -94,10 +94,10 @@ def generating(maker: Maker) -> Draw:
         fitting = maker.matching(target.constraints or {}, target.tools)
         if not fitting:
             return None
-        weights = np.array([kind.weight for kind in fitting])
+        up_to = np.cumsum([kind.weight for kind in fitting])
         task = None
         for _ in range(maker.redraws):
-            kind = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
+            kind = fitting[int((up_to / up_to[-1]).searchsorted(rng.random(), side="right"))]
             task = maker.make(kind, rng, task_id=task_id, origin=origin)
             if task is None or not target.missed(task):
                 break
@@ -193,6 +193,8 @@ def propose(
     play: Play | None = None,
     least_lift: float | None = None,
     reword: Reword | None = None,
+    *,
+    fill: bool = True,
 ) -> Proposal:
     """Draw and gate candidates for every target, then probe them with the policy where `solvability` is asked for.
 
@@ -204,11 +206,12 @@ def propose(
         solvability: Trials and band, or `None` to keep every candidate that passed the executable gates.
         play: Plays episodes with the current policy; needed with `solvability`.
         reword: Words the requests of accepted candidates anew; `None` leaves the grammar's.
+        fill: Whether what the targets leave open is made up from the natural mix.
         least_lift: A pattern whose tasks show less lift than this loses its quota; `None` leaves it to the report.
     """
     with _rare_collections():
         aimed = [_draft(target, draw, bench, seed, reword) for target in order if target.pattern is not None]
-        vacant = sum(target.tasks for target in order) - sum(len(drafts.tasks) for drafts in aimed)
+        vacant = (sum(target.tasks for target in order) - sum(len(drafts.tasks) for drafts in aimed)) * fill
         drafts = [*aimed, _draft(explore(vacant), draw, bench, seed, reword)]
     candidates = [task for batch in drafts for task in batch.tasks]
     dropped = [verdict for batch in drafts for verdict in batch.dropped]
@@ -283,7 +286,9 @@ def _inspect(candidate: Task | None, target: Target, bench: Bench) -> Task | Rej
     if candidate is None:
         return Rejection(Reason.unsatisfiable, f"no world found with {target.wanted}")
     if missed := target.missed(candidate):
-        return Rejection(Reason.off_target, f"wanted {missed}, has {candidate.knobs}")
+        known = characteristics(candidate)
+        has = {knob: known.get(knob) for knob in missed if knob not in target.tools}
+        return Rejection(Reason.off_target, f"wanted {missed}, has {has}, and calls {sorted(in_play(candidate))}")
     if rejection := first_rejection(candidate, bench):
         return rejection
     return candidate.model_copy(update={"signature": bench.case(candidate).signature})

@@ -10,8 +10,10 @@ probes them.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -48,6 +50,12 @@ ALIASES: Mapping[str, tuple[str, str | bool]] = MappingProxyType(
     }
 )
 """What people say, and the knob that it means."""
+_DRAWN: Mapping[str, tuple[str | int | bool, ...]] = MappingProxyType(
+    {"identity": ("email", "name"), "described": (False, True)}
+)
+"""Knobs that are drawn for each task, whatever its kind."""
+_TRAITS = ("corrects", "items", "methods", "orders", "payment", "tools", "twins", "writes")
+"""What is read off a task's records and gold answer (`sentinel.env.traits`)."""
 _ASSIGNED = re.compile(r"(\w+)\s*=\s*([\w+./-]+)")
 
 
@@ -57,15 +65,21 @@ class Order(NamedTuple):
     constraints: dict[str, str | int | bool]
     tools: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """As it can be written on the command line."""
+        return ", ".join([*(f"{k}={str(v).lower()}" for k, v in self.constraints.items()), *self.tools])
+
 
 def understand(pattern: str) -> Order:
     """What a pattern asks for.
 
     Raises:
-        SentinelError: none of its words is known.
+        SentinelError: none of its words is known, or a knob or its value is not.
     """
     text = pattern.lower()
     knobs: dict[str, str | int | bool] = {name: _value(value) for name, value in _ASSIGNED.findall(text)}
+    for name, value in knobs.items():
+        _refuse_unknown(name, value)
     tools = tuple(tool for tool in TOOL_OF.values() if tool in text)
     rest = _ASSIGNED.sub(" ", text)
     named = [kind.condition for kind in natural_kinds() if kind.condition in rest]
@@ -75,11 +89,42 @@ def understand(pattern: str) -> Order:
         knobs |= {knob: value for words, (knob, value) in ALIASES.items() if words in rest}
         families = [family for family in dict.fromkeys(k.family for k in natural_kinds()) if _word(family, rest)]
         if families and "family" not in knobs and not tools:
-            knobs["family"] = families[0]
+            knobs["family"] = max(families, key=len)  # "user address" holds "address" too
     if not knobs and not tools:
-        known = ", ".join([*dict.fromkeys(kind.family for kind in natural_kinds()), *ALIASES, *TOOL_OF.values()])
-        raise SentinelError(f"--pattern: nothing is known of '{pattern}'; name a knob (knob=value) or one of: {known}")
+        known = dict.fromkeys([*(kind.family for kind in natural_kinds()), *ALIASES, *TOOL_OF.values(), *_values()])
+        raise SentinelError(
+            f"--pattern: nothing is known of '{pattern}'; name one of: {', '.join(known)}; the last ones and traits "
+            f"({', '.join(_TRAITS)}) as name=value"
+        )
     return Order(knobs, tools)
+
+
+@cache
+def _values() -> Mapping[str, Sequence[str | int | bool]]:
+    """Every knob of the kinds, with all that it can be."""
+    found = {name: dict.fromkeys(values) for name, values in _DRAWN.items()}
+    for kind in natural_kinds():
+        for name, value in kind.knobs().items():
+            found.setdefault(name, {})[value] = None
+    return {name: list(values) for name, values in found.items()}
+
+
+def _refuse_unknown(name: str, value: str | int | bool) -> None:
+    if name in _TRAITS:
+        return
+    if name not in _values():
+        names = [*_values(), *_TRAITS]
+        raise SentinelError(f"--pattern: there is no knob '{name}'{_near(name, names)}; there are: {', '.join(names)}")
+    if value not in _values()[name]:
+        values = [str(each).lower() for each in _values()[name]]
+        raise SentinelError(
+            f"--pattern: {name} is never '{value}'{_near(str(value), values)}; it is one of: {', '.join(values)}"
+        )
+
+
+def _near(word: str, words: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def _word(family: str, text: str) -> bool:
@@ -95,6 +140,10 @@ def _value(text: str) -> str | int | bool:
 class Made(NamedTuple):
     """Tasks that were made, and what became of the other candidates."""
 
+    pattern: str
+    """In the words in which it was asked for."""
+    wanted: int
+    """Tasks."""
     order: Order
     proposal: Proposal
 
@@ -106,39 +155,51 @@ class Made(NamedTuple):
     @property
     def document(self) -> Json:
         """tau2's task file with the accounts beside it."""
-        examples = {f"{each.gate}:{each.reason}": each.detail for each in self.proposal.dropped}
         return {
-            "tasks": [as_tau2(task) for task in self.tasks],
+            "tasks": [self._task(task) for task in self.tasks],
             "constraints": dict(self.order.constraints),
             "tools": list(self.order.tools),
             "tally": self.proposal.tally.model_dump(mode="json"),
-            "examples": examples,
+            "examples": self._examples(),
         }
+
+    def _task(self, task: Task) -> Json:
+        purpose = {"purpose": f"{task.knobs['condition']}; made for '{self.pattern}'"}
+        return as_tau2(task) | {"description": purpose}
+
+    def _examples(self) -> dict[str, str]:
+        return {f"{each.gate}:{each.reason}": each.detail for each in self.proposal.dropped}
 
     def summary(self) -> str:
         """In words."""
-        tally = self.proposal.tally
+        tally, made = self.proposal.tally, len(self.tasks)
+        fewer = f"{made} of the {self.wanted} tasks wanted, out of" if made < self.wanted else f"{made} tasks of"
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(tally.rejected.items()))
-        wanted = ", ".join([*(f"{k}={v}" for k, v in self.order.constraints.items()), *self.order.tools])
-        return f"{len(self.tasks)} tasks of {tally.requested} candidates for {wanted}" + (
-            f"; rejected: {reasons}" if reasons else ""
-        )
+        rejected = f"; rejected: {reasons}" if reasons else ""
+        return f"{fewer} {tally.requested} candidates for {self.order}{rejected}"
+
+    def failure(self) -> str:
+        """Why there is no task at all."""
+        examples = "".join(f"\n    {reason}: for example {detail}" for reason, detail in self._examples().items())
+        return f"no task could be made: {self.summary()}{examples}"
 
 
 def propose_for(pattern: str, count: int, world: Literal["tau2", "synthetic"], seed: int) -> Made:
     """Make so many tasks for a pattern; fewer, with the reasons, where the world has no more.
 
     Raises:
-        SentinelError: the pattern is not understood, or no task could be made.
+        SentinelError: the pattern is not understood or contradicts itself, or no task could be made.
     """
     order = understand(pattern)
     base = World.tau2() if world == "tau2" else World.from_data({})
     own = Tau2World(type="tau2") if world == "tau2" else SYNTHETIC
     maker = open_maker(Environment(world=own, user=ScriptedUser(type="scripted")), base)
+    if not maker.matching(order.constraints, order.tools):
+        raise SentinelError(f"--pattern: no kind of task is all of this at once: {order}; leave something out")
     held_out = manifest(benchmark_tasks("tau2-base"), World.tau2(), entities=True)
     target = Target("pattern", count, order.constraints, (), order.tools)
-    proposal = propose([target], generating(maker), Bench(base, held_out, talking=maker.talking), (seed, "propose", 0))
-    made = Made(order, proposal)
+    bench = Bench(base, held_out, talking=maker.talking)
+    made = Made(pattern, count, order, propose([target], generating(maker), bench, (seed, "propose", 0), fill=False))
     if not made.tasks:
-        raise SentinelError(f"no task could be made: {made.summary()}")
+        raise SentinelError(made.failure())
     return made

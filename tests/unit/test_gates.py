@@ -1,12 +1,11 @@
 """Every gate rejects what was planted for it, in its own words, and lets sound tasks through."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import pytest
 
-from sentinel.env.overlay import Session, World
+from sentinel.env.overlay import Session, Shelves, World
 from sentinel.env.tau2 import benchmark_tasks, benchmark_users
 from sentinel.proposer.conditions import conditions
 from sentinel.proposer.gates import Bench, duplicate, first_rejection, gold_replay, leakage, noop, schema
@@ -187,7 +186,7 @@ class LeakyWorld(World):
 
     shared: Session | None = None
 
-    def lay(self, own: Mapping[str, Mapping[str, Any]]) -> Session:
+    def lay(self, own: Shelves) -> Session:
         self.shared = self.shared or super().lay(own)
         return self.shared
 

@@ -11,8 +11,8 @@ from sentinel.env.tau2 import benchmark_tasks, benchmark_users
 from sentinel.errors import LeakageError
 from sentinel.proposer.conditions import conditions
 from sentinel.proposer.leakage import (
+    _WORD,
     Manifest,
-    _record_words,
     _words,
     manifest,
     refuse_leaks,
@@ -225,6 +225,5 @@ def test_refusing_leaks_counts_them_and_shows_the_first_with_their_lines() -> No
 )
 def test_records_are_read_word_by_word_whatever_their_strings_hold(text: str) -> None:
     records = {"users": {"ada_1": {"name": {"first": text}, "orders": ["#W1", text], "n": 12.5}}, "orders": {text: {}}}
-    words = _record_words(records)
-    assert words >= _words(records)
-    assert all(word.replace(".", "").isdigit() for word in words - _words(records))
+    keys = {"users", "ada_1", "name", "first", "orders", "n"}
+    assert _words(records) == {*keys, "#w1", *_WORD.findall(text.lower())}

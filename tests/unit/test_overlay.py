@@ -125,3 +125,23 @@ def test_the_hash_is_that_of_the_content() -> None:
 def test_the_tools_are_tau2s() -> None:
     assert len(TOOLS) == len(set(TOOLS)) == 15
     assert len(WRITE_TOOLS) == 7
+
+
+def test_a_record_under_another_key_than_its_own_id_is_rendered_as_it_is() -> None:
+    records = one_order()
+    records["orders"]["#W2"] = {**records["orders"]["#W1"], "status": "delivered"}
+    session = World.from_data({}).open(records)
+    read = [session.call(ToolCall(name="get_order_details", arguments={"order_id": key})) for key in ("#W1", "#W2")]
+    assert [json.loads(result.text)["status"] for result in read] == ["pending", "delivered"]
+    session.call(CANCEL)
+    again = session.call(ToolCall(name="get_order_details", arguments={"order_id": "#W1"}))
+    assert json.loads(again.text)["status"] == "cancelled"
+
+
+def test_models_are_remembered_only_for_the_very_same_records() -> None:
+    world, records, others = World.from_data({}), one_order(), one_order()
+    first = world.models(records)
+    assert world.models({kind: dict(entries) for kind, entries in records.items()}) is first
+    others["orders"]["#W1"]["status"] = "delivered"
+    assert world.models(others)["orders"]["#W1"].status == "delivered"
+    assert world.models({"users": records["users"]}).keys() == {"users"}

@@ -129,3 +129,12 @@ def test_atoms_cover_every_value_of_every_atomic_world() -> None:
 def test_a_world_that_the_vocabulary_cannot_fill_is_named(changes: dict[str, Any], what: str) -> None:
     with pytest.raises(StageError, match=f"environment.world: {what} are wanted"):
         generate(settings(**changes), generator(0))
+
+
+@pytest.mark.parametrize("ids", ["atomic", "natural"])
+def test_the_smallest_world_is_a_world(ids: str) -> None:
+    smallest = settings(ids=ids, users=1, products=1, variants=2, orders=1)
+    for number in range(20):
+        records = generate(smallest, generator("smallest", number))
+        assert [len(order["items"]) for order in records["orders"].values()] == [1]
+        assert World.from_data(records).db.users

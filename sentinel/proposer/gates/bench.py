@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sentinel.env.overlay import WRITE_TOOLS, Database, Delta, Session, ToolResult, World, validated
+from sentinel.env.overlay import WRITE_TOOLS, Database, Delta, Session, Shelves, ToolResult, World
 from sentinel.env.retail import User
 from sentinel.proposer.leakage import Manifest, signature
 from sentinel.proposer.reasons import Rejection
@@ -30,8 +30,8 @@ class Case:
         self.task, self._world = task, world
 
     @cached_property
-    def _own(self) -> dict[str, dict[str, Any]]:
-        return validated(self.task.records)
+    def _own(self) -> Shelves:
+        return self._world.models(self.task.records)
 
     def open(self) -> Session:
         """A fresh private world."""
@@ -105,7 +105,7 @@ class Case:
     @cached_property
     def signature(self) -> str:
         """Identity of the solution."""
-        return signature(self.task, self._world, self.gold.delta)
+        return signature(self.task, self._world, self.gold.delta, self.open)
 
 
 @dataclass

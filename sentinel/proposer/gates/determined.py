@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from sentinel.env.overlay import Database
 from sentinel.env.retail import Order, OrderItem, User, Variant
 from sentinel.proposer.gates.bench import Bench, Case
-from sentinel.proposer.natural.wishes import changes, listed
+from sentinel.proposer.natural.wishes import changes, listed, told
 from sentinel.proposer.reasons import Reason, Rejection
 from sentinel.records import Json, Task, ToolCall
 
@@ -37,8 +37,8 @@ def determined(candidate: Task, bench: Bench) -> Rejection | None:
 
 def _open(call: ToolCall, case: Case, user: User) -> Rejection | None:
     """The first argument of a call that the words leave open."""
-    for reason, told in _arguments(call, case, user):
-        if not told:
+    for reason, said in _arguments(call, case, user):
+        if not said:
             return Rejection(reason, f"{call.name}({call.arguments})")
     return None
 
@@ -64,8 +64,15 @@ def _arguments(call: ToolCall, case: Case, user: User) -> Iterator[tuple[Reason,
 
 
 def _says(text: str, words: str) -> bool:
-    """Whether a text holds these words, not as part of longer ones."""
-    return bool(re.search(rf"(?<!\w){re.escape(words.lower())}(?!\w)", text))
+    """Whether a text holds these words, not as part of longer ones; without a regex, which would be a new one each."""
+    wanted = words.lower()
+    start = text.find(wanted)
+    while start >= 0:
+        around = text[max(0, start - 1) : start], text[start + len(wanted) : start + len(wanted) + 1]
+        if not any(letter.isalnum() or letter == "_" for letter in around):
+            return True
+        start = text.find(wanted, start + 1)
+    return False
 
 
 def _order_told(order: Order, items: list[OrderItem], case: Case, user: User) -> bool:
@@ -82,9 +89,8 @@ def _item_told(item: OrderItem, pool: list[OrderItem] | tuple[()], text: str) ->
     if not _says(text, item.name):
         return False
     for rival in (other for other in pool if other.name == item.name and other is not item):
-        telling = [value for name, value in item.options.items() if rival.options.get(name) != value]
-        negated = [f"no {name}" for name, value in item.options.items() if value in ("none", "no")]
-        if not any(_says(text, words) for words in [*telling, *negated]):
+        telling = {name: value for name, value in item.options.items() if rival.options.get(name) != value}
+        if not any(_option_told(name, value, text) for name, value in telling.items()):
             return False
     return True
 
@@ -97,22 +103,27 @@ def _choice_told(item: OrderItem, new: str, case: Case, *, single: bool) -> bool
     wanted = product.variants[new]
     if any(listed(options).lower() in case.text for options in (wanted.options, changes(item, wanted))):
         return True
-    told = _changes_told(item, wanted, case.text)
-    if told is None:
+    said = _changes_told(item, wanted, case.text)
+    if said is None:
         return False
     rivals = [v for v in product.variants.values() if v.available and v.item_id not in (new, item.item_id)]
     also = [changed for v in rivals if (changed := _changes_told(item, v, case.text)) is not None]
     corrected = any(intent.correction for intent in case.task.scenario.intents)
-    return not single or corrected or not any(changed >= told for changed in also)
+    return not single or corrected or not any(changed >= said for changed in also)
 
 
 def _changes_told(item: OrderItem, variant: Variant, text: str) -> frozenset[str] | None:
     """The options in which a variant differs from an item, if all are said."""
     changed = {name: value for name, value in variant.options.items() if item.options.get(name) != value}
-    for name, value in changed.items():
-        if not _says(text, value) and not (value in ("none", "no") and _says(text, f"no {name}")):
-            return None
+    if not all(_option_told(name, value, text) for name, value in changed.items()):
+        return None
     return frozenset(f"{name} {value}" for name, value in changed.items())
+
+
+def _option_told(name: str, value: str, text: str) -> bool:
+    """Whether an option is said: by its value, by its name ('waterproof'), or as our own grammar says it."""
+    ways = {"yes": [name], "no": [f"no {name}", f"not {name}"], "none": [f"no {name}"]}.get(value, [value])
+    return any(_says(text, words) for words in [*ways, told(name, value)])
 
 
 def _payment_told(method_id: str, original: str, user: User, text: str) -> bool:

@@ -295,13 +295,26 @@ class Agent:
 
     def _destination(self, wish: Open) -> Generator[Action, str, dict[str, Json]]:
         said = wish.slots["address"]
-        if (read_phrase("address", said) or Heard("", {})).topic == "profile" and "," not in said:
+        topic = (read_phrase("address", said) or Heard("", {})).topic
+        if topic == "same":
+            said = self._given_before(wish)
+        if topic == "profile" and "," not in said:
             yield from self._read_profile()
             return dict(self._known.user["address"])
         first, *middle, city, place, country = said.split(", ")
         state, _, code = place.rpartition(" ")
         second = middle[0] if middle else ""
         return {"address1": first, "address2": second, "city": city, "state": state, "zip": code, "country": country}
+
+    def _given_before(self, wish: Open) -> str:
+        """The address that an earlier wish has named."""
+        earlier = [
+            each.slots["address"] for each in self._wishes[: self._wishes.index(wish)] if "address" in each.slots
+        ]
+        given = list(dict.fromkeys(address for address in earlier if "," in address))
+        if len(given) != 1:
+            raise Lost(f"'{wish.slots['address']}': {len(given)} addresses were named before")
+        return given[0]
 
     def _write(self, wish: Open, name: str, arguments: dict[str, Json]) -> Dialogue:
         answer = yield ToolCall(name=name, arguments=arguments)

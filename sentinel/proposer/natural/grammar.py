@@ -172,6 +172,7 @@ def _sentence(sentence: str) -> Heard | None:
     return None
 
 
+@lru_cache(maxsize=4096)
 def read_phrase(key: str, text: str) -> Heard | None:
     """A part of a sentence, understood."""
     for pattern in _phrases(key):

@@ -8,6 +8,8 @@ What is drawn here (which order, item, variant, payment method) is decided befor
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -28,6 +30,7 @@ _WITH_ADDRESS = frozenset({"items", "payment"})
 _ADDRESS = frozenset({"address"})
 _PROFILE = "profile"
 """Stands for what is about no order."""
+_SHARES = (np.array(SHARES) / sum(SHARES)).tolist()
 _REASONS = ("no longer needed", "ordered by mistake")
 ORIGINAL_SHARE = 0.6
 DESCRIBED_SHARE = 0.5
@@ -42,6 +45,10 @@ class Grounding:
     def __init__(self, kind: Kind, customer: Customer, others: Sequence[Customer], rng: np.random.Generator) -> None:
         self._kind, self._customer, self._others, self._rng = kind, customer, others, rng
         self._used: dict[str, frozenset[str]] = {}
+        self._home: Address | None = None
+        """The new address that was spoken of: nobody moves to two places at once."""
+        self._to_old_home = False
+        """Whether something is to be sent to the default address as it was at first."""
 
     def requests(self) -> list[Request] | None:
         """One request per wish of the kind, or `None`."""
@@ -59,20 +66,35 @@ class Grounding:
 
     def _any(self, kind: Kind) -> Request | None:
         """The first of the writes, in random order, that fits."""
-        order = self._rng.choice(len(WRITES), size=len(WRITES), replace=False, p=np.array(SHARES) / sum(SHARES))
-        for name in (WRITES[int(n)] for n in order):
+        for name in self._shuffled_writes():
             if kind.obstacle != "none" and name == "user_address":
                 continue
             if request := self._request(name, kind):
                 return request
         return None
 
+    def _shuffled_writes(self) -> list[str]:
+        """All writes, the frequent ones first as a rule: drawn without replacement by their shares.
+
+        Draws as `rng.choice(…, replace=False, p=…)` does, which takes ten times as long for so few: as many numbers as
+        are missing, of which each new write counts once, until there are all.
+        """
+        shares, found = list(_SHARES), list[int]()
+        while len(found) < len(shares):
+            for place in found:
+                shares[place] = 0.0
+            sums = list(itertools.accumulate(shares))
+            sums = [each / sums[-1] for each in sums]
+            drawn = [bisect.bisect_right(sums, x) for x in self._rng.random(len(shares) - len(found)).tolist()]
+            found += dict.fromkeys(drawn)
+        return [WRITES[place] for place in found]
+
     def _request(self, name: str, kind: Kind) -> Request | None:
         match name:
-            case "user_address" if _PROFILE in self._used:
+            case "user_address" if _PROFILE in self._used or self._to_old_home:
                 request = None
             case "user_address":
-                request = self._with_correction(Request(Wish(name, address=self._new_address())), kind)
+                request = self._with_correction(Request(Wish(name, address=self._home or self._new_address())), kind)
             case "transfer":
                 request = Request(Wish(name))
             case "ask" if kind.question == "price":
@@ -84,11 +106,14 @@ class Grounding:
         if request is None:
             return None
         if request.obstacle != "none" or request.correction == "declined":
-            request = replace(request, follow_up=self._follow_up()) if len(self._kind.requests) == 1 else request
+            alone = len(self._kind.requests) == 1
+            request = replace(request, follow_up=self._follow_up(request.first.order_id)) if alone else request
             if len(self._kind.requests) == 1 and request.follow_up is None:
                 return None
         done = request.final.kind if request.final else "refused"
         self._used[request.first.order_id or _PROFILE] = self._used.get(request.first.order_id, frozenset()) | {done}
+        self._to_old_home |= request.first.profile
+        self._home = self._home if request.first.profile else request.first.address or self._home
         return replace(request, withheld=kind.withheld)
 
     def _about_order(self, name: str, kind: Kind) -> Request | None:
@@ -113,7 +138,7 @@ class Grounding:
         if name in ("return", "exchange", "items"):
             return self._about_items(order, name, kind)
         described = kind.withheld != "order" and order.order_id not in self._used and self._chance(DESCRIBED_SHARE)
-        described = described and self._content(order) is not None
+        described = described and kind.obstacle != "partial" and self._content(order) is not None
         request = Request(Wish(name, order), described=described, obstacle=kind.obstacle)
         match name:
             case "cancel" if kind.obstacle == "partial":
@@ -237,9 +262,9 @@ class Grounding:
             answer = money(order.payment_history[0].amount)
         return Wish("ask", order, question=topic, answer=answer) if sayable(answer) else None
 
-    def _follow_up(self) -> Wish | None:
+    def _follow_up(self, refused: str) -> Wish | None:
         """A question about an order that nothing else is wanted of."""
-        pool = [order for order in self._customer.orders if order.order_id not in self._used]
+        pool = [order for order in self._customer.orders if order.order_id not in (refused, *self._used)]
         return next(filter(None, (self._question(order, "total") for order in self._shuffled(pool))), None)
 
     def _price(self) -> Request | None:
@@ -258,6 +283,8 @@ class Grounding:
 
     def _other_product(self, order: Order, items: tuple[OrderItem, ...]) -> Request | None:
         products = [p for p in self._customer.db.products.values() if p.product_id != items[0].product_id]
+        if not products:
+            return None
         product = self._pick(products)
         variants = [v for v in product.variants.values() if v.available]
         if not variants:
@@ -268,9 +295,9 @@ class Grounding:
 
     def _destination(self, wish: Wish, order: Order) -> Wish:
         home = self._customer.user.address
-        if home != order.address and self._chance(PROFILE_SHARE):
+        if home != order.address and _PROFILE not in self._used and self._chance(PROFILE_SHARE):
             return replace(wish, address=home.model_dump(), profile=True)
-        return replace(wish, address=self._new_address())
+        return replace(wish, address=self._home or self._new_address())
 
     def _new_address(self) -> Address:
         """A house that nobody lives in, in a town of the world."""

@@ -12,7 +12,17 @@ from typing import NamedTuple
 from sentinel.env.retail import OrderItem
 from sentinel.proposer.natural.grammar import Sentence, Words, grammar, join, second_person
 from sentinel.proposer.natural.kinds import Kind
-from sentinel.proposer.natural.wishes import Customer, Request, Wish, article, changes, lines, listed, short
+from sentinel.proposer.natural.wishes import (
+    Address,
+    Customer,
+    Request,
+    Wish,
+    article,
+    changes,
+    lines,
+    listed,
+    short,
+)
 from sentinel.records import Intent, Scenario
 
 GREETING_SHARE = 0.6
@@ -43,6 +53,8 @@ class Wording:
 
     def __init__(self, customer: Customer, words: Words) -> None:
         self._customer, self._words = customer, words
+        self._given: list[Address] = []
+        """New addresses that were said before."""
 
     def scenario(self, kind: Kind, requests: Sequence[Request], *, by_email: bool) -> Scenario:
         """The scenario of a task."""
@@ -217,8 +229,11 @@ class Wording:
         return self._customer.named(item, pool) or short(item.name)
 
     def _address(self, wish: Wish) -> str:
-        form = "profile" if wish.profile else "new"
-        return self._words.phrase("address", form, **({} if wish.profile else {"lines": lines(wish.address or {})}))
+        address = wish.address or {}
+        if wish.profile or address in self._given:
+            return self._words.phrase("address", "profile" if wish.profile else "same")
+        self._given.append(address)
+        return self._words.phrase("address", "new", lines=lines(address))
 
     def _whole(self, wish: Wish) -> str:
         """A variant by all its options: what differs would be ambiguous once another one was named."""

@@ -67,7 +67,7 @@ def synthetic_people(world: World, settings: SyntheticWorld) -> Cast:
 
     def draw(rng: np.random.Generator, orders: int) -> People:
         records = generate_world(settings, rng)
-        db = RetailDB.model_validate(records)
+        db = RetailDB.model_construct(**world.models(records))
         customer, *others = (Customer.of(db, user) for user in db.users)
         return People(world, records, customer, others)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sentinel.proposer.natural.grammar import Heard, read_phrase
-from sentinel.proposer.natural.wishes import listed, short, told
+from sentinel.proposer.natural.wishes import called, listed, short, told
 from sentinel.records import Json
 
 _PAIRS = re.compile(r", | and ")
@@ -121,6 +121,9 @@ class Open:
 
 def _fits(item: Json, words: str) -> bool:
     """Whether an item can be called so: by its name, and by all options that are said."""
+    alone = ({name: value} for name, value in item["options"].items() if name in ("color", "size"))
+    if any(called(item["name"], each).lower() == words.lower() for each in alone):
+        return True
     name, _, options = words.partition(" with ")
     if short(item["name"]).lower() != name.lower():
         return False

@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from sentinel.env.retail import CreditCard, GiftCard, Order, OrderItem, RetailDB, User, Variant
 
@@ -97,7 +97,7 @@ class Customer:
         subsets = itertools.chain.from_iterable(itertools.combinations(item.options.items(), size) for size in sizes)
         telling = (some for some in subsets if not any(rival.items() >= set(some) for rival in rivals))
         found = next(telling, None)
-        return f"{short(item.name)} with {listed(dict(found))}" if found else None
+        return called(item.name, dict(found)) if found else None
 
     def method_words(self, method_id: str) -> tuple[str, dict[str, str]]:
         """Form and slots of the words for a payment method."""
@@ -128,15 +128,34 @@ def article(name: str) -> str:
     return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
+def called(name: str, options: Mapping[str, str]) -> str:
+    """A thing by its name and some options: 'red kettle', 'size 6 sneakers', 'desk lamp with power source USB'."""
+    match list(options.items()):
+        case []:
+            return short(name)
+        case [("size", size)] if size.isdecimal() or size.isupper():
+            return f"size {size} {short(name)}"
+        case [("color" | "size", value)]:
+            return f"{value} {short(name)}"
+        case _:
+            return f"{short(name)} with {listed(options)}"
+
+
+_ABSENT = ("none", "no", "not resistant")
+"""Values that say that there is nothing of an option."""
+
+
+@cache
 def told(option: str, value: str) -> str:
-    """One option in words: 'color blue', 'no features', 'waterproof'; 'Brand A', as 'brand Brand A' says it twice."""
+    """One option in words: 'color blue', 'no features', 'Brand A' (as 'brand Brand A' says it twice)."""
+    if option == "piece count":
+        return value.replace("-piece", " pieces")
     if set(re.split(r"\W", option.lower())) & set(re.split(r"\W", value.lower())):
         return value
+    named = "waterproofing" if option == "waterproof" else option
     if value == "yes":
-        return option
-    if option == "waterproof":
-        return f"not {option}"
-    return f"no {option}" if value in ("none", "no") else f"{option} {value}"
+        return named
+    return f"no {named}" if value in _ABSENT else f"{named} {value}"
 
 
 def listed(options: Mapping[str, str]) -> str:
