@@ -2,11 +2,12 @@
 
     hidden = states(model, batch)                # [N, width]: of the positions that predict a sampled token
 
-A policy of a million parameters spends two fifths of an update on reading and writing activations, so this does less of
-it. Samples lie one after the other, without padding, and only attention, which is done sample by sample, knows where
-one ends. In the last layer nothing but keys and values is computed for positions that no loss looks at. RMSNorm and
-rotary embeddings have their derivatives written out: together eighteen passes over their input in place of some thirty.
-All of it is exact. Models in lower precision and on other devices are left to transformers, which has kernels for them.
+Of an update of a policy of a million parameters a quarter is neither matrix multiplication nor attention, but reading
+and writing of activations (measured), so this does less of all three. Samples lie one after the other, without padding,
+and only attention, which is done sample by sample, knows where one ends. In the last layer nothing but keys and values
+is computed for positions that no loss looks at. RMSNorm and rotary embeddings have their derivatives written out, in
+fewer passes than autograd makes. All of it is exact up to rounding. Models in lower precision and on other devices are
+left to transformers, which has kernels for them.
 """
 
 from __future__ import annotations
@@ -93,13 +94,12 @@ def _flattened(batch: MicroBatch) -> _Flat:
 
 
 def _norm(module: Any, hidden_states: Tensor) -> Tensor:
-    found: Tensor = _RMSNorm.apply(hidden_states, module.weight, module.variance_epsilon)
-    return found
+    return _normed(hidden_states, module.weight, module.variance_epsilon)
 
 
 def _attend(module: Any, x: Tensor, turn: Sequence[Tensor], lengths: list[int]) -> Tensor:
     """Causal attention within each sample, [T, width]."""
-    query, key = (_Rotation.apply(_heads(module, kind, x), *turn) for kind in "qk")
+    query, key = (_rotated(_heads(module, kind, x), *turn) for kind in "qk")
     parts = (each.split(lengths) for each in (query, key, _heads(module, "v", x)))
     found: Tensor = module.o_proj(torch.cat([_mix(module, *part) for part in zip(*parts, strict=True)]))
     return found
@@ -107,8 +107,8 @@ def _attend(module: Any, x: Tensor, turn: Sequence[Tensor], lengths: list[int]) 
 
 def _attend_at(module: Any, x: Tensor, turn: Sequence[Tensor], flat: _Flat) -> Tensor:
     """The same where only the chosen positions ask, [N, width]."""
-    asked = _Rotation.apply(_heads(module, "q", x[flat.chosen]), *(each[flat.chosen] for each in turn))
-    key, value = _Rotation.apply(_heads(module, "k", x), *turn), _heads(module, "v", x)
+    asked = _rotated(_heads(module, "q", x[flat.chosen]), *(each[flat.chosen] for each in turn))
+    key, value = _rotated(_heads(module, "k", x), *turn), _heads(module, "v", x)
     every = torch.arange(max(flat.lengths))
     seen = (flat.positions[flat.chosen, None] >= every).split(flat.counts)
     parts = zip(asked.split(flat.counts), key.split(flat.lengths), value.split(flat.lengths), seen, strict=True)
@@ -142,17 +142,17 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
         scale = squares.div_(x.shape[-1]).add_(epsilon).rsqrt_()
-        ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight)
+        unit = x * scale
+        ctx.save_for_backward(unit, weight, scale)
+        return unit * weight
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight, scale = ctx.saved_tensors
-        unit = x * scale
+        unit, weight, scale = ctx.saved_tensors
         along = gradient * unit
-        share = (along @ weight).div_(x.shape[-1])[..., None]
+        share = (along @ weight).div_(unit.shape[-1])[..., None]
         found = (gradient * weight).addcmul_(unit, share, value=-1.0).mul_(scale)
         return found, along.flatten(0, -2).sum(0), None
 
@@ -177,3 +177,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     found[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1.0)
     found[..., half:].addcmul_(x[..., :half], sin[..., half:])
     return found
+
+
+_normed: Callable[..., Tensor] = _RMSNorm.apply
+_rotated: Callable[..., Tensor] = _Rotation.apply
