@@ -43,7 +43,11 @@ def fetch(model: str, revision: str, target: Path, *, say: Callable[[str], None]
 def _local(folder: Path, revision: str) -> Path:
     """A folder is no part of the spec; the hash of its weights, as its revision, is."""
     if (found := policy_hash(folder)) != revision:
-        raise ArtifactError(folder, f"its weights are '{found}', and policy.revision says '{revision}'")
+        raise ArtifactError(
+            folder,
+            f"its weights are '{found}', and policy.revision says '{revision}'; if they are the ones you mean, "
+            f"write `revision: {found}`",
+        )
     return folder
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sentinel.artifacts import replacing_folder
-from sentinel.errors import StageError
+from sentinel.errors import SpecError
 from sentinel.llm.tensors import write_tensors
 
 
@@ -56,14 +56,16 @@ def attach(model: nn.Module, *, rank: int, alpha: float, modules: Sequence[str],
     """Freeze the model and give an adapter to every linear layer of these names.
 
     Raises:
-        StageError: A name is of no linear layer of the model.
+        SpecError: A name is of no linear layer of the model.
     """
     linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     last = {name.rpartition(".")[2] for name in linear}
     if missing := sorted(set(modules) - last):
-        raise StageError(
-            f"trainer.lora.modules: {', '.join(missing)}: the policy has no such linear layers; "
-            f"it has {', '.join(sorted(last))}"
+        raise SpecError(
+            [
+                f"trainer.lora.modules: {', '.join(missing)}: the policy has no such linear layers; "
+                f"it has {', '.join(sorted(last))}"
+            ]
         )
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)

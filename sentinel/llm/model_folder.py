@@ -20,6 +20,7 @@ from sentinel.llm.templates import END
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".pkl")
 FURTHER = (
     "generation_config.json",
     "tokenizer_config.json",
@@ -35,7 +36,7 @@ FURTHER = (
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors: one file, or the shards that the index names, by name."""
     if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
-        return [require(folder / WEIGHTS)]
+        return [_single(folder)]
     index = folder / INDEX
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -44,6 +45,17 @@ def weight_files(folder: Path) -> list[Path]:
     if not names or any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
         raise ArtifactError(index, f"expected names of safetensors beside it, found {names}")
     return [require(folder / name) for name in names]
+
+
+def _single(folder: Path) -> Path:
+    path = folder / WEIGHTS
+    pickles = sorted(each.name for each in folder.glob("*") if each.suffix in PICKLES)
+    if pickles and not path.exists():
+        hint = (
+            f"{pickles[0]} may be a pickle, which could run any code and is never read: save the model as safetensors"
+        )
+        raise ArtifactError(path, "missing artifact", hint=hint)
+    return require(path)
 
 
 def model_files(folder: Path) -> list[Path]:

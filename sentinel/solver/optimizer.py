@@ -30,7 +30,7 @@ class MasterAdamW:
             name: each if each.dtype == torch.float32 else each.detach().float().requires_grad_()
             for name, each in self._live.items()
         }
-        self._adamw = torch.optim.AdamW(list(self.masters.values()), lr=learning_rate, weight_decay=0.0)
+        self._adamw = torch.optim.AdamW(list(self.masters.values()), lr=learning_rate, weight_decay=0.0, fused=True)
 
     def _copies(self) -> list[tuple[nn.Parameter, Tensor]]:
         return [(live, self.masters[name]) for name, live in self._live.items() if live is not self.masters[name]]

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sentinel.artifacts import read_jsonl, write_jsonl
 from sentinel.env.synthetic import atoms
-from sentinel.errors import StageError
+from sentinel.errors import SpecError
 from sentinel.llm.hub import fetch
 from sentinel.llm.model_folder import FolderTokenizer, policy_hash, stop_token
 from sentinel.llm.policy import Policy, load_policy, new_policy, save_policy
@@ -69,7 +69,7 @@ def _adopt(context: Context, settings: PretrainedPolicy, folder: Path) -> None:
     policy = load_policy(folder, dtype=settings.dtype)
     longest = getattr(policy.model.config, "max_position_embeddings", settings.max_context)
     if settings.max_context > longest:
-        raise StageError(f"policy.max_context: {settings.max_context}, but '{settings.model}' has room for {longest}")
+        raise SpecError([f"policy.max_context: {settings.max_context}, but '{settings.model}' has room for {longest}"])
     stop_token(FolderTokenizer(folder), folder)
     context.progress.say(
         f"{settings.model}: {policy.model.num_parameters():,} parameters, policy {policy_hash(folder)}"

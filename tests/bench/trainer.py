@@ -95,7 +95,7 @@ def trl(model: PreTrainedModel) -> Any:
         train_dataset=Dataset.from_dict({"prompt": ["a"] * 8}),
         processing_class=train_tokenizer(["a b"], ["x"], max_context=512),
     )
-    optimizer = torch.optim.AdamW(trainer.model.parameters(), lr=1e-6, weight_decay=0.0)
+    optimizer = trainer.create_optimizer()
     trainer.model.eval()  # no accumulation factors: the divisor is given
 
     def update(samples: list[Sample]) -> None:

@@ -1,4 +1,9 @@
-"""A training that is spread over processes makes the same steps: ZeRO stages 0, 2 and 3, one rank and two."""
+"""A training that is spread over processes makes the same steps: ZeRO stages 0, 2 and 3, one rank and two.
+
+The policy is transformers' `LlamaForCausalLM` with the architecture of every Llama (RMSNorm, rotary embeddings, gated
+feed-forward layers, tied embeddings) and random weights in fp32: 2 layers of width 32, 2 heads, feed-forward layers of
+width 64, a context of 128 tokens and the vocabulary of a tokenizer that is trained here. It is no published model.
+"""
 
 from __future__ import annotations
 

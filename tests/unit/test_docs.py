@@ -1,16 +1,22 @@
-"""docs/cluster.md: every command in it is a make target that exists, or what the code itself says or does."""
+"""docs/cluster.md: every command in it is a make target that exists, or what the code itself says or does.
+
+docs/training.md: its spec is one.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
 from sentinel.pipelines.server import talking
+from sentinel.spec.load import load
 from sentinel.spec.profile import ProfileSpec
 from tests.kind import lane
 
@@ -97,3 +103,13 @@ def test_the_launcher_of_the_page_is_one() -> None:
     text = f'{{trainer: {line}, cluster: {{bucket: {{url: "s3://b"}}, state: {{claim: s}}}}}}'
     place = ProfileSpec.model_validate(YAML(typ="safe", pure=True).load(text))
     assert place.launches is not None
+
+
+def test_the_spec_of_a_policy_of_your_own_is_one(tmp_path: Path) -> None:
+    text = Path("docs/training.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^    apiVersion: .*\n(?:    .*\n)+", text, re.MULTILINE)
+    shutil.copytree("experiments", tmp_path / "experiments")
+    (file := tmp_path / "experiments/mine.yaml").write_text(textwrap.dedent(block), encoding="utf-8")
+    found = load(file).experiment
+    assert (found.metadata.name, found.spec.policy.type, found.spec.trainer.steps) == ("mine", "pretrained", 24)
+    assert all(f"runs/{found.metadata.name}/{end}" in text for end in ("01/train/policy/", "report/report.html"))

@@ -58,11 +58,37 @@ def test_a_model_of_another_build_is_run_as_it_is() -> None:
     assert torch.equal(states(model, chosen), expected)
 
 
-def test_the_layer_is_whole_again_after_an_error() -> None:
-    model, chosen = tiny_llama(), batch()
-    with pytest.raises(IndexError):
-        states(model, chosen._replace(rows=chosen.rows + 1000))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_model_is_whole_again_after_an_error(dtype: torch.dtype) -> None:
+    def fail(*_: object) -> None:
+        raise ArithmeticError("in the last layer")
+
+    model, chosen = tiny_llama().to(dtype), batch()
+    model.model.layers[-1].mlp.register_forward_hook(fail)
+    with pytest.raises(ArithmeticError):
+        states(model, chosen)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_nothing_is_computed_for_padding_nor_at_the_end_for_what_no_loss_looks_at(packed: bool) -> None:
+    model, chosen, seen = tiny_llama(), batch(packed), list[int]()
+    for layer in model.model.layers:
+        layer.mlp.register_forward_hook(lambda module, given, found: seen.append(found.shape[:-1].numel()))
+    states(model, chosen)
+    rng = np.random.default_rng(0)
+    fed = sum(int(random_tokens(rng, length).sampled.nonzero()[0][-1]) for length in (9, 24, 17, 5))
+    assert seen == [fed, len(chosen.targets)]
+    assert fed < chosen.ids.numel()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_bfloat16_the_layers_are_those_of_transformers(family: str) -> None:
+    config, build = FAMILIES[family]
+    torch.manual_seed(0)
+    model, chosen = build(config(**SIZES)).eval().bfloat16(), batch()
+    expected = model.base_model(input_ids=chosen.ids, use_cache=False).last_hidden_state[chosen.rows, chosen.columns]
+    torch.testing.assert_close(states(model, chosen), expected, atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("rows", [1, 7])

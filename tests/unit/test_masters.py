@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sentinel.errors import StageError
+from sentinel.errors import SpecError
 from sentinel.llm.lora import attach, plain_state, save_adapter, without_adapters
 from sentinel.solver.batch import Sample, micro_batches
 from sentinel.solver.loss import score
@@ -133,7 +133,7 @@ def test_the_adapter_file_has_pefts_names_and_values(tmp_path: Path) -> None:
 
 
 def test_a_module_that_is_not_there_is_named_with_those_that_are() -> None:
-    with pytest.raises(StageError, match=r"trainer\.lora\.modules: c_attn: .* it has .*q_proj"):
+    with pytest.raises(SpecError, match=r"trainer\.lora\.modules: c_attn: .* it has .*q_proj"):
         attach(tiny_llama(), rank=4, alpha=8.0, modules=("q_proj", "c_attn"), seed=1)
 
 

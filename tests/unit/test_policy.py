@@ -132,7 +132,7 @@ def test_a_pickle_is_never_opened(damaged: Path, tmp_path: Path) -> None:
     load_policy(damaged)
     (damaged / "model.safetensors").unlink()
     for reader in (load_policy, policy_hash):
-        with pytest.raises(ArtifactError, match=r"model.safetensors: missing artifact"):
+        with pytest.raises(ArtifactError, match=r"missing artifact\n.*pytorch_model.bin may be a pickle"):
             reader(damaged)
     assert not trace.exists()
     pickle.loads(pickle.dumps(Bomb(trace)))
