@@ -248,18 +248,17 @@ def test_32_conversations_at_once_are_at_least_5_times_as_fast_as_one_after_the_
     limits = Limits(1.0, 32, CONTEXT)
     prompt = list(arena.encode(arena.template.opening("Where is my order?")))
 
-    def measured(concurrency: int, count: int) -> tuple[int, float]:
+    def measured(concurrency: int, count: int) -> float:
         talks = [Monologue(prompt, seed) for seed in range(count)]
         conversations: list[Conversation] = list(talks)
         began = time.monotonic()
         server.engine(NEVER, concurrency).run(conversations, limits)
-        return sum(len(talk.sample.ids) for talk in talks), time.monotonic() - began
+        return sum(len(talk.sample.ids) for talk in talks) / (time.monotonic() - began)
 
-    # Slow, fast, slow, fast: what else runs on the machine shall not decide.
-    single, many = zip(*[(measured(1, 2), measured(32, 64)) for _ in range(2)], strict=True)
-    speed = [sum(tokens for tokens, _ in runs) / sum(seconds for _, seconds in runs) for runs in (single, many)]
-    print(f"tokens/s: {speed[0]:.1f} alone, {speed[1]:.1f} at 32: {speed[1] / speed[0]:.1f} times")
-    assert speed[1] >= 5 * speed[0]
+    # In turns, and the best of each: what else runs on the machine shall not decide.
+    single, many = (max(rates) for rates in zip(*[(measured(1, 2), measured(32, 64)) for _ in range(3)], strict=True))
+    print(f"tokens/s: {single:.1f} alone, {many:.1f} at 32: {many / single:.1f} times")
+    assert many >= 5 * single
 
 
 def test_the_server_ends_when_it_is_told_to(server: Server) -> None:
