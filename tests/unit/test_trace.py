@@ -98,9 +98,9 @@ def test_a_task_is_followed_from_its_pattern_to_its_updates(run: Path) -> None:
     ]
     assert found.patterns == {
         "p": (
-            "01 new: It forgets the second request.; seen in general-0001#2, turn 4",
+            "01 new: It forgets the second request; seen in general-0001#2, turn 4",
             "01 ordered: 2 tasks: Two requests in one.",
-            "02 resolved: It forgets the second request.",
+            "02 resolved: It forgets the second request",
         )
     }
 
