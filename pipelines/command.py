@@ -1,8 +1,8 @@
 """`kfp run submit SPEC`: our command on upstream's group. Imports only click, as kfp imports it at every start.
 
 Everything that is not one of our specs is upstream's: any of its ways to name a pipeline (`-f`, `-p`, `-n`, `-v`), and
-any call without a YAML file goes to `kfp run create`, of which upstream's `submit` is an alias. Upstream connects to
-the server before it looks at its command; ours checks the spec first, and connects to the server of its profile.
+any call that names no spec and has no option of ours goes to `kfp run create`, of which upstream's `submit` is an
+alias. Upstream connects to the server before it looks at its command; ours checks the spec first.
 """
 
 from __future__ import annotations
